@@ -1,1 +1,4 @@
+pub mod base;
+pub mod device;
 pub mod error;
+pub mod ops;

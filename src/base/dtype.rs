@@ -1,0 +1,42 @@
+use std::fmt;
+
+/// The number type of a value's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// Double precision: what the `naive` device computes in.
+    F64,
+    /// Single precision: what models are written in, and the default everywhere else.
+    F32,
+    /// Brain floating point, 8 bits of significand: storage of activations and weights under `--precision bf16`.
+    Bf16,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            DType::F64 => 8,
+            DType::F32 => 4,
+            DType::Bf16 => 2,
+        }
+    }
+
+    /// The unit roundoff: the largest relative error of rounding a number to this type.
+    pub fn roundoff(self) -> f64 {
+        match self {
+            DType::F64 => 2f64.powi(-53),
+            DType::F32 => 2f64.powi(-24),
+            DType::Bf16 => 2f64.powi(-8),
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DType::F64 => "f64",
+            DType::F32 => "f32",
+            DType::Bf16 => "bf16",
+        })
+    }
+}

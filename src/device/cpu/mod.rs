@@ -1,0 +1,103 @@
+//! The fast CPU device: f32, AVX-512 / AVX2 / portable chosen at run time, threads fixed at start.
+//!
+//! Reading order: [`view`] (matrices in an arena), [`simd`] (one vector type per instruction set), [`pool`] (threads),
+//! then the loops that several ops share. `unsafe` of the CPU device lives here and in the SIMD loops of the ops.
+
+pub mod pool;
+pub mod simd;
+pub mod view;
+
+use super::{Call, Device};
+use crate::base::DType;
+use crate::error::{Error, Result};
+pub use pool::Pool;
+pub use simd::Isa;
+pub use view::{Dst, Memory, Src};
+
+/// The CPU with its instruction set and its threads.
+pub struct Cpu {
+    pub isa: Isa,
+    pub pool: Pool,
+}
+
+impl Cpu {
+    /// The best instruction set this machine has, on `threads` threads (0: one per core).
+    ///
+    /// The variable `DEFROST_ISA` (`avx512`, `avx2`, `portable`) forces a lesser one, for tests and comparisons.
+    ///
+    /// # Errors
+    /// When `DEFROST_ISA` names an instruction set that is unknown or that this machine does not have.
+    pub fn new(threads: usize) -> Result<Self> {
+        let isa = match std::env::var("DEFROST_ISA") {
+            Ok(name) => Isa::named(&name)?,
+            Err(_) => Isa::best(),
+        };
+        Ok(Self::with(isa, threads))
+    }
+
+    /// A given instruction set, which the machine must have (see [`Isa::available`]).
+    pub fn with(isa: Isa, threads: usize) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Cpu { isa, pool: Pool::new(if threads == 0 { cores } else { threads }) }
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+}
+
+impl Device for Cpu {
+    type Memory = Memory;
+
+    fn describe(&self) -> String {
+        let n = self.threads();
+        format!("cpu ({}, {n} thread{})", self.isa, if n == 1 { "" } else { "s" })
+    }
+
+    fn float(&self) -> DType {
+        DType::F32
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Memory> {
+        Memory::zeroed(bytes).map_err(|e| Error::machine(format!("{} MiB of memory are not to be had: {e}", bytes >> 20)).at("cpu"))
+    }
+
+    fn size(&self, memory: &Memory) -> usize {
+        memory.len()
+    }
+
+    fn write(&self, memory: &mut Memory, offset: usize, bytes: &[u8]) {
+        memory.bytes_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn read(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&memory.bytes()[offset..offset + bytes.len()]);
+    }
+}
+
+impl<'a> Call<'a, Cpu> {
+    /// Input `i` as a matrix: pixels x channels, or `[kernel_h * kernel_w * in, out]` for a kernel, or one row.
+    pub fn src(&self, i: usize) -> Src<'a> {
+        let operand = &self.ins[i];
+        self.arenas.get(operand.place.arena).src(operand)
+    }
+
+    /// Result `i` as a matrix.
+    pub fn dst(&self, i: usize) -> Dst<'a> {
+        let operand = &self.outs[i];
+        self.arenas.get(operand.place.arena).dst(operand)
+    }
+
+    /// The call's working memory: `f32`s, uninitialised in the sense that they hold whatever an earlier step left.
+    pub fn scratch(&self) -> Dst<'a> {
+        let (offset, bytes) = self.scratch.unwrap_or((0, 0));
+        self.arenas.get(super::Arena::Temps).floats(offset, bytes / 4)
+    }
+
+    /// The call's packed weights, to be filled by `prepare` and read by `run`.
+    pub fn derived(&self) -> Dst<'a> {
+        let (offset, bytes) = self.derived.unwrap_or((0, 0));
+        self.arenas.get(super::Arena::Derived).floats(offset, bytes / 4)
+    }
+}

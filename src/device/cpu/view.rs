@@ -1,0 +1,239 @@
+//! Memory of the CPU device, and the matrices that ops see in it.
+//!
+//! A [`Src`] or [`Dst`] is a pointer with rows, columns and a pitch. Two of them may point into the same arena: that no
+//! destination overlaps a source or another destination (but for an op that runs in place) is what the memory plan
+//! proves before any call is made. That proof is the safety argument of every access here.
+
+use crate::device::{Operand, Write};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+/// One arena: zeroed pages from the allocator, or a private copy-on-write map of a file.
+pub enum Memory {
+    Owned {
+        start: NonNull<u8>,
+        bytes: usize,
+    },
+    /// A private map, and the offset and length of the arena in it. Pages never written are shared with the file cache.
+    Mapped {
+        map: memmap2::MmapMut,
+        offset: usize,
+        bytes: usize,
+    },
+}
+
+// SAFETY: the memory is plain bytes owned by this value; all sharing between threads goes through `Src` and `Dst`.
+unsafe impl Send for Memory {}
+// SAFETY: as above; `&Memory` gives out raw views only.
+unsafe impl Sync for Memory {}
+
+/// Alignment of an arena: a page, so that large arenas come zeroed from the system and untouched pages cost nothing.
+const ALIGN: usize = 4096;
+
+impl Memory {
+    /// Zeroed memory.
+    ///
+    /// # Errors
+    /// When the allocator refuses, or the size is absurd.
+    pub fn zeroed(bytes: usize) -> Result<Self, String> {
+        if bytes == 0 {
+            return Ok(Memory::Owned { start: NonNull::dangling(), bytes });
+        }
+        let layout = Layout::from_size_align(bytes, ALIGN).map_err(|e| e.to_string())?;
+        // SAFETY: the layout has a size above zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or("the allocator refused")?;
+        Ok(Memory::Owned { start, bytes })
+    }
+
+    /// Bytes of the arena.
+    pub fn len(&self) -> usize {
+        match self {
+            Memory::Owned { bytes, .. } | Memory::Mapped { bytes, .. } => *bytes,
+        }
+    }
+
+    /// Whether the arena has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn ptr(&self) -> *mut u8 {
+        match self {
+            Memory::Owned { start, .. } => start.as_ptr(),
+            // The map was opened writable and private; the constness of `as_ptr` is that of the borrow alone.
+            Memory::Mapped { map, offset, .. } => map.as_ptr().wrapping_add(*offset).cast_mut(),
+        }
+    }
+
+    /// The bytes, to be read by the host between runs.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `ptr` is valid for `len` bytes; no program runs while the host holds this borrow (it runs on `&mut`).
+        unsafe { std::slice::from_raw_parts(self.ptr(), self.len()) }
+    }
+
+    /// The bytes, to be written by the host between runs.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `bytes`, and `&mut self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr(), self.len()) }
+    }
+
+    /// An operand of f32 as a matrix to read.
+    pub fn src(&self, operand: &Operand) -> Src<'_> {
+        let at = self.locate(operand);
+        Src { ptr: at, rows: operand.ty.shape.rows(), cols: operand.ty.shape.cols(), pitch: operand.place.pitch, memory: PhantomData }
+    }
+
+    /// An operand of f32 as a matrix to write.
+    pub fn dst(&self, operand: &Operand) -> Dst<'_> {
+        let (rows, cols) = (operand.ty.shape.rows(), operand.ty.shape.cols());
+        Dst { ptr: self.locate(operand), rows, cols, pitch: operand.place.pitch, write: operand.write, memory: PhantomData }
+    }
+
+    /// A run of `count` floats as a one-row matrix.
+    pub fn floats(&self, offset: usize, count: usize) -> Dst<'_> {
+        assert!(offset + 4 * count <= self.len(), "a buffer lies outside its arena");
+        let ptr = self.ptr().wrapping_add(offset).cast();
+        Dst { ptr, rows: 1, cols: count, pitch: count, write: Write::Set, memory: PhantomData }
+    }
+
+    fn locate(&self, operand: &Operand) -> *mut f32 {
+        let (rows, cols, place) = (operand.ty.shape.rows(), operand.ty.shape.cols(), operand.place);
+        let last = place.offset + 4 * (rows.saturating_sub(1) * place.pitch + cols);
+        assert!(last <= self.len(), "an operand ends at byte {last} of an arena of {}", self.len());
+        self.ptr().wrapping_add(place.offset).cast()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Memory::Owned { start, bytes } = *self
+            && bytes > 0
+        {
+            // SAFETY: allocated in `zeroed` with this size and alignment, and freed once.
+            unsafe { dealloc(start.as_ptr(), Layout::from_size_align_unchecked(bytes, ALIGN)) }
+        }
+    }
+}
+
+/// A matrix of f32 to read: `rows` x `cols`, row `r` starting at `ptr + r * pitch`.
+#[derive(Clone, Copy)]
+pub struct Src<'a> {
+    ptr: *const f32,
+    pub rows: usize,
+    pub cols: usize,
+    pub pitch: usize,
+    memory: PhantomData<&'a [f32]>,
+}
+
+// SAFETY: a `Src` only reads, and the plan keeps what it reads from being written meanwhile (see the module's text).
+unsafe impl Send for Src<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Src<'_> {}
+
+impl<'a> Src<'a> {
+    /// A borrowed slice as a matrix, for tests and for buffers outside the arenas.
+    pub fn of(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols);
+        Src { ptr: data.as_ptr(), rows, cols, pitch: cols, memory: PhantomData }
+    }
+
+    /// The first element, for SIMD loops.
+    pub fn ptr(&self) -> *const f32 {
+        self.ptr
+    }
+
+    /// Row `r`. Not for an op that runs in place: there a destination may be the same memory.
+    pub fn row(&self, r: usize) -> &'a [f32] {
+        assert!(r < self.rows);
+        // SAFETY: `locate` checked that all rows lie in the arena; nothing writes them during the call (module's text).
+        unsafe { std::slice::from_raw_parts(self.ptr.add(r * self.pitch), self.cols) }
+    }
+
+    /// All elements of a matrix without gaps between its rows.
+    ///
+    /// # Panics
+    /// If the rows have gaps: only activations do, never parameters or vectors.
+    pub fn flat(&self) -> &'a [f32] {
+        assert!(self.rows <= 1 || self.pitch == self.cols, "a matrix with gaps is not flat");
+        // SAFETY: as for `row`.
+        unsafe { std::slice::from_raw_parts(self.ptr, self.rows * self.cols) }
+    }
+}
+
+/// A matrix of f32 to write, with whether to set or to add.
+#[derive(Clone, Copy)]
+pub struct Dst<'a> {
+    ptr: *mut f32,
+    pub rows: usize,
+    pub cols: usize,
+    pub pitch: usize,
+    pub write: Write,
+    memory: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: threads write disjoint rows or columns of a `Dst`; each parallel loop says which (see `Pool`).
+unsafe impl Send for Dst<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Dst<'_> {}
+
+impl<'a> Dst<'a> {
+    /// A borrowed slice as a matrix, for tests and for buffers outside the arenas.
+    pub fn of(data: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols);
+        Dst { ptr: data.as_mut_ptr(), rows, cols, pitch: cols, write: Write::Set, memory: PhantomData }
+    }
+
+    /// The same matrix written the other way.
+    pub fn with(self, write: Write) -> Self {
+        Dst { write, ..self }
+    }
+
+    /// The first element, for SIMD loops.
+    pub fn ptr(&self) -> *mut f32 {
+        self.ptr
+    }
+
+    /// Whether results are added to what lies there.
+    pub fn adds(&self) -> bool {
+        self.write == Write::Add
+    }
+
+    /// Row `r`, to be written.
+    ///
+    /// # Safety
+    /// No other reference to the row may be alive: each row belongs to one thread of a parallel loop, and the op does
+    /// not run in place.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn row(&self, r: usize) -> &'a mut [f32] {
+        assert!(r < self.rows);
+        // SAFETY: `locate` checked that all rows lie in the arena; exclusivity is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(r * self.pitch), self.cols) }
+    }
+
+    /// All elements of a matrix without gaps, to be written by one thread.
+    ///
+    /// # Safety
+    /// As for [`Dst::row`], for all rows at once.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn flat(&self) -> &'a mut [f32] {
+        assert!(self.rows <= 1 || self.pitch == self.cols, "a matrix with gaps is not flat");
+        // SAFETY: as for `row`.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr, self.rows * self.cols) }
+    }
+
+    /// The same memory, to be read back.
+    pub fn src(&self) -> Src<'a> {
+        Src { ptr: self.ptr, rows: self.rows, cols: self.cols, pitch: self.pitch, memory: PhantomData }
+    }
+}
+
+/// Writes one float, or adds it: the scalar end of every destination.
+///
+/// # Safety
+/// `at` must be a valid element that no other thread touches.
+#[inline(always)]
+pub unsafe fn put(at: *mut f32, value: f32, add: bool) {
+    // SAFETY: the caller's promise.
+    unsafe { *at = if add { *at + value } else { value } }
+}

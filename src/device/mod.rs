@@ -1,0 +1,146 @@
+//! Where a program runs: `naive` (f64, the specification), `cpu` (the fast default), and a place for `cuda`.
+//!
+//! A device allocates flat arenas of memory and copies to and from them. It knows nothing of graphs: a step reaches it
+//! as a [`Call`], a list of operands whose places in the arenas were settled by the memory plan.
+
+pub mod cpu;
+pub mod naive;
+
+use crate::base::{DType, Ty};
+use crate::error::Result;
+use std::fmt;
+
+/// The flat memories of a session, by the fate of what lies in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arena {
+    /// Weights in file order.
+    Params,
+    /// Moving statistics in file order.
+    State,
+    /// Gradients of the trainable suffix of `Params`, in the same order.
+    Grads,
+    /// Optimizer state: one or two copies of the trainable suffix (velocity; Adam's two moments).
+    Slots,
+    /// Packed weights, rebuilt when their source changes.
+    Derived,
+    /// Everything else: inputs, activations, gradients of activations, outputs, scratch.
+    Temps,
+}
+
+impl Arena {
+    /// All arenas, in the order of their indices.
+    pub const ALL: [Arena; 6] = [Arena::Params, Arena::State, Arena::Grads, Arena::Slots, Arena::Derived, Arena::Temps];
+
+    /// The arena's index in [`Arena::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// Where a value lies: an arena, the offset of its first element in bytes, and the distance between rows in elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub arena: Arena,
+    pub offset: usize,
+    pub pitch: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}+{:#x}", self.arena, self.offset)
+    }
+}
+
+/// Whether a result replaces what lies at its destination or is added to it. The planner puts it on each destination:
+/// the first contribution to a gradient sets, later ones add.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Write {
+    Set,
+    Add,
+}
+
+/// One operand of a call: what it is, where it lies, and (for results) how it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    pub ty: Ty,
+    pub place: Place,
+    pub write: Write,
+}
+
+/// A machine that holds memory. What it can compute is the list of ops that implement [`crate::ops::Run`] for it.
+pub trait Device: Sized {
+    /// One arena's memory.
+    type Memory;
+
+    /// What a person calls it, with what was found out about the machine: `cpu (avx512, 2 threads)`.
+    fn describe(&self) -> String;
+
+    /// The number type that `f32` models run in on this device.
+    fn float(&self) -> DType;
+
+    /// Zeroed memory of at least `bytes` bytes, aligned to 64.
+    ///
+    /// # Errors
+    /// When the machine does not have that much.
+    fn alloc(&self, bytes: usize) -> Result<Self::Memory>;
+
+    /// Bytes of a memory.
+    fn size(&self, memory: &Self::Memory) -> usize;
+
+    /// Copies bytes into a memory at a byte offset.
+    fn write(&self, memory: &mut Self::Memory, offset: usize, bytes: &[u8]);
+
+    /// Copies bytes out of a memory from a byte offset.
+    fn read(&self, memory: &Self::Memory, offset: usize, bytes: &mut [u8]);
+}
+
+/// The arenas of a session on one device.
+pub struct Arenas<D: Device> {
+    memories: [D::Memory; Arena::ALL.len()],
+}
+
+impl<D: Device> Arenas<D> {
+    /// Six empty arenas.
+    pub fn new(device: &D) -> Result<Self> {
+        let empty = || device.alloc(0);
+        Ok(Arenas { memories: [empty()?, empty()?, empty()?, empty()?, empty()?, empty()?] })
+    }
+
+    /// The memory of an arena.
+    pub fn get(&self, arena: Arena) -> &D::Memory {
+        &self.memories[arena.index()]
+    }
+
+    /// The memory of an arena, to be written from the host.
+    pub fn get_mut(&mut self, arena: Arena) -> &mut D::Memory {
+        &mut self.memories[arena.index()]
+    }
+
+    /// Replaces the memory of an arena, for one mapped from a file.
+    pub fn install(&mut self, arena: Arena, memory: D::Memory) {
+        self.memories[arena.index()] = memory;
+    }
+
+    /// Makes an arena at least `bytes` large; its contents are lost if it grows.
+    pub fn ensure(&mut self, device: &D, arena: Arena, bytes: usize) -> Result<()> {
+        if device.size(self.get(arena)) < bytes {
+            // The old memory goes first: peak memory is the larger of the two, not their sum.
+            self.memories[arena.index()] = device.alloc(0)?;
+            self.memories[arena.index()] = device.alloc(bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// One step of a program as a device sees it: operands with their places. Only a checked memory plan makes calls, so
+/// that a destination shares memory with a source in one case alone: an op that says it may run in place.
+pub struct Call<'a, D: Device> {
+    pub device: &'a D,
+    pub arenas: &'a Arenas<D>,
+    pub ins: &'a [Operand],
+    pub outs: &'a [Operand],
+    /// Working memory of this call, in [`Arena::Temps`].
+    pub scratch: Option<(usize, usize)>,
+    /// Packed weights of this call, in [`Arena::Derived`].
+    pub derived: Option<(usize, usize)>,
+}
