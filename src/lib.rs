@@ -1,4 +1,5 @@
 pub mod base;
 pub mod device;
 pub mod error;
+pub mod ir;
 pub mod ops;
