@@ -1,5 +1,7 @@
 pub mod base;
 pub mod device;
 pub mod error;
+pub mod exec;
 pub mod ir;
 pub mod ops;
+
