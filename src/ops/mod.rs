@@ -270,6 +270,7 @@ impl fmt::Display for Op {
 ops! {
     activation::{ Activation, ActivationDx },
     constant::{ Constant },
+    channel_stats::{ ChannelStats, ChannelStatsDx },
 }
 
 backend!(Naive);

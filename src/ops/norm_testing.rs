@@ -251,4 +251,5 @@ macro_rules! checks {
 
 checks! {
     constant: Constant;
+    channel_stats: ChannelStats, ChannelStatsDx;
 }
