@@ -271,6 +271,7 @@ ops! {
     activation::{ Activation, ActivationDx },
     constant::{ Constant },
     channel_stats::{ ChannelStats, ChannelStatsDx },
+    bn_coefficients::{ BnCoefficients, BnCoefficientsDx },
 }
 
 backend!(Naive);

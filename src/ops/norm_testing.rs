@@ -252,4 +252,5 @@ macro_rules! checks {
 checks! {
     constant: Constant;
     channel_stats: ChannelStats, ChannelStatsDx;
+    bn_coefficients: BnCoefficients, BnCoefficientsDx;
 }
