@@ -272,6 +272,7 @@ ops! {
     constant::{ Constant },
     channel_stats::{ ChannelStats, ChannelStatsDx },
     bn_coefficients::{ BnCoefficients, BnCoefficientsDx },
+    moving_average::{ MovingAverage },
 }
 
 backend!(Naive);

@@ -253,4 +253,5 @@ checks! {
     constant: Constant;
     channel_stats: ChannelStats, ChannelStatsDx;
     bn_coefficients: BnCoefficients, BnCoefficientsDx;
+    moving_average: MovingAverage;
 }
