@@ -273,6 +273,7 @@ ops! {
     channel_stats::{ ChannelStats, ChannelStatsDx },
     bn_coefficients::{ BnCoefficients, BnCoefficientsDx },
     moving_average::{ MovingAverage },
+    scale_shift::{ ScaleShift, ScaleShiftSums, ScaleShiftDx },
 }
 
 backend!(Naive);

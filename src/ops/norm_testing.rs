@@ -254,4 +254,5 @@ checks! {
     channel_stats: ChannelStats, ChannelStatsDx;
     bn_coefficients: BnCoefficients, BnCoefficientsDx;
     moving_average: MovingAverage;
+    scale_shift: ScaleShift, ScaleShiftSums, ScaleShiftDx;
 }
