@@ -274,6 +274,7 @@ ops! {
     bn_coefficients::{ BnCoefficients, BnCoefficientsDx },
     moving_average::{ MovingAverage },
     scale_shift::{ ScaleShift, ScaleShiftSums, ScaleShiftDx },
+    bias_add::{ BiasAdd, ColumnSum },
 }
 
 backend!(Naive);

@@ -255,4 +255,5 @@ checks! {
     bn_coefficients: BnCoefficients, BnCoefficientsDx;
     moving_average: MovingAverage;
     scale_shift: ScaleShift, ScaleShiftSums, ScaleShiftDx;
+    bias_add: BiasAdd, ColumnSum;
 }
