@@ -275,6 +275,7 @@ ops! {
     moving_average::{ MovingAverage },
     scale_shift::{ ScaleShift, ScaleShiftSums, ScaleShiftDx },
     bias_add::{ BiasAdd, ColumnSum },
+    add::{ Add },
 }
 
 backend!(Naive);

@@ -256,4 +256,5 @@ checks! {
     moving_average: MovingAverage;
     scale_shift: ScaleShift, ScaleShiftSums, ScaleShiftDx;
     bias_add: BiasAdd, ColumnSum;
+    add: Add;
 }
