@@ -276,6 +276,7 @@ ops! {
     scale_shift::{ ScaleShift, ScaleShiftSums, ScaleShiftDx },
     bias_add::{ BiasAdd, ColumnSum },
     add::{ Add },
+    concat::{ Concat, Columns, PadColumns },
 }
 
 backend!(Naive);

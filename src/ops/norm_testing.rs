@@ -257,4 +257,5 @@ checks! {
     scale_shift: ScaleShift, ScaleShiftSums, ScaleShiftDx;
     bias_add: BiasAdd, ColumnSum;
     add: Add;
+    concat: Concat, Columns, PadColumns;
 }
