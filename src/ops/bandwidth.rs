@@ -1,6 +1,6 @@
 //! How fast memory-bound ops move their operands: `cargo test --release bandwidth -- --ignored --nocapture`.
 
-use super::{Backend, Depthwise, DepthwiseDw, DepthwiseDx, Op};
+use super::{Backend, Depthwise, DepthwiseDw, DepthwiseDx, MaxPool, MaxPoolDx, Op, Rule};
 use crate::base::{Shape, Ty, Window};
 use crate::device::cpu::Cpu;
 use crate::device::{Arena, Arenas, Call, Device, Operand, Place, Write};
@@ -40,6 +40,13 @@ fn calls() -> Vec<(Op, Vec<Shape>)> {
         calls.push((Depthwise { window }.into(), vec![x.into(), w]));
         calls.push((DepthwiseDx { window, input: [x[1], x[2]] }.into(), vec![x.into(), w]));
         calls.push((DepthwiseDw { window }.into(), vec![x.into(); 2]));
+    }
+    for (window, x) in
+        [(Window::valid(2, 2), [16, 112, 112, 64]), (Window::valid(3, 2), [16, 147, 147, 64]), (Window::same(3, 2), [16, 37, 37, 728])]
+    {
+        let y = MaxPool { window }.infer(&[Ty::f32(x)]).unwrap()[0].shape;
+        calls.push((MaxPool { window }.into(), vec![x.into()]));
+        calls.push((MaxPoolDx { window }.into(), vec![y, x.into()]));
     }
     calls
 }

@@ -266,6 +266,7 @@ impl fmt::Display for Op {
 ops! {
     activation::{ Activation, ActivationDx },
     depthwise::{ Depthwise, DepthwiseDx, DepthwiseDw },
+    max_pool::{ MaxPool, MaxPoolDx },
 }
 
 backend!(Naive);

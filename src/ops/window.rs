@@ -47,6 +47,19 @@ pub fn grain(floats: usize) -> usize {
     GRAIN.div_ceil(floats.max(1))
 }
 
+/// Asks for the cache line at an address, which need not be valid.
+#[inline(always)]
+pub fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults and changes no register or memory.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Images cut into blocks of channels until there is enough for every thread: for loops whose parts must not share pixels
 /// of one channel. The cut never changes a result, because channels do not meet.
 pub struct Blocks {

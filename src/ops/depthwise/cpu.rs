@@ -8,7 +8,7 @@ use crate::device::Call;
 use crate::device::cpu::simd::Vector;
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::Run;
-use crate::ops::window::{Blocks, grain, readers};
+use crate::ops::window::{Blocks, grain, prefetch, readers};
 use crate::simd;
 
 /// Most partial sums of a kernel gradient: the images are cut into as many runs, each is summed for itself, and the sums are
@@ -48,7 +48,8 @@ fn slides(geom: &Geom) -> bool {
 
 /// `M` vectors of channels (the first `n` of each) along a row. `w` is 9 taps, `tap` floats apart, read backwards if `turned`.
 ///
-/// Three running sums: the outputs left of, at and right of the pixel just loaded.
+/// Three running sums: the outputs left of, at and right of the pixel just loaded. A block of channels walks along the row before
+/// the next one does, an order that the hardware does not foresee: hence the prefetch of the row that comes next, here and there.
 ///
 /// # Safety
 /// As for [`slide_row`], for `M * V::N` channels, or `n` if `M` is 1.
@@ -80,6 +81,8 @@ unsafe fn slide<V: Vector, const M: usize>(
                 left[m] = c.fma(k[8][m], b.fma(k[5][m], a.fma(k[2][m], left[m])));
                 here[m] = c.fma(k[7][m], b.fma(k[4][m], a.fma(k[1][m], here[m])));
                 let right = c.fma(k[6][m], b.fma(k[3][m], a.mul(k[0][m])));
+                prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step + m * V::N));
+                prefetch(y.wrapping_add((j + width) * pitch + m * V::N));
                 if j > 0 {
                     left[m].put(y.add((j - 1) * pitch + m * V::N), n, add);
                 }
@@ -122,6 +125,8 @@ simd! {
             let (mut before, mut here) = (V::zero(), V::take(dy.add(c), n));
             for j in 0..width {
                 let after = if j + 1 < width { V::take(dy.add((j + 1) * pitch + c), n) } else { V::zero() };
+                prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step));
+                prefetch(dy.wrapping_add((j + width) * pitch + c));
                 for p in 0..3 {
                     let x = V::take(lines[p].at.add(j * lines[p].step), n);
                     sum[3 * p] = x.fma(after, sum[3 * p]);
