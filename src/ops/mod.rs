@@ -5,6 +5,12 @@
 //! ops are ordinary ops and live in the same folder. One line in the list at the end of this file makes the enum [`Op`] and
 //! every dispatch; a gradient rule, a case list or a device that is missing does not compile.
 
+#[cfg(test)]
+mod bandwidth;
+#[cfg(test)]
+mod testing;
+mod window;
+
 use crate::base::{Shape, Ty, Val};
 use crate::device::cpu::Cpu;
 use crate::device::naive::Naive;
@@ -277,6 +283,8 @@ ops! {
     bias_add::{ BiasAdd, ColumnSum },
     add::{ Add },
     concat::{ Concat, Columns, PadColumns },
+    depthwise::{ Depthwise, DepthwiseDx, DepthwiseDw },
+    max_pool::{ MaxPool, MaxPoolDx },
 }
 
 backend!(Naive);
