@@ -5,3 +5,5 @@ pub mod exec;
 pub mod ir;
 pub mod ops;
 
+pub mod pass;
+pub mod selftest;

@@ -208,7 +208,9 @@ impl Fuser {
         for row in self.rows_of(|op| matches!(op, Op::Add(_))) {
             let parts = self.rows[row].as_ref().expect("picked above").ins.clone();
             let made_by = |accept: fn(&Op) -> bool| {
-                parts.iter().find_map(|&v| self.maker(v).filter(|(_, n)| accept(&n.op) && self.only_reader(v, row)).map(|(r, n)| (v, r, n.ins.clone())))
+                parts.iter().find_map(|&v| {
+                    self.maker(v).filter(|(_, n)| accept(&n.op) && self.only_reader(v, row)).map(|(r, n)| (v, r, n.ins.clone()))
+                })
             };
             let stats = made_by(|op| matches!(op, Op::ChannelStatsDx(ChannelStatsDx)));
             let affine = made_by(|op| matches!(op, Op::ScaleShiftDx(ScaleShiftDx { stats: false, .. })));

@@ -134,7 +134,11 @@ impl Aliases {
         let first = parts[0];
         let second = group.iter().find(|&&v| v != first).and_then(|v| self.makers[v.index()]).unwrap_or(row);
         let y_settled = self.parent[y.index()].is_some() || fixed.get(y).is_some();
-        let base = if once(first) && self.may_hold_sum(first, second, row, y_settled, graph, fixed) { Some(first) } else { group.first().copied() };
+        let base = if once(first) && self.may_hold_sum(first, second, row, y_settled, graph, fixed) {
+            Some(first)
+        } else {
+            group.first().copied()
+        };
         let Some(base) = base else { return };
         let written: Vec<Val> = std::iter::once(base).chain(group.into_iter().filter(|&v| v != base)).collect();
         if y_settled {
@@ -162,14 +166,17 @@ impl Aliases {
     /// Whether the sum of row `row` may be built up over `first`, the earliest of its parts.
     fn may_hold_sum(&self, first: Val, second: usize, row: usize, y_settled: bool, graph: &Graph, fixed: &Fixed) -> bool {
         let (root, range) = self.columns_of(first, graph);
-        let rooted = if y_settled { self.is_free(first, graph, fixed) } else { fixed.get(root).is_none() && graph.role(root) == Role::Temp };
+        let rooted =
+            if y_settled { self.is_free(first, graph, fixed) } else { fixed.get(root).is_none() && graph.role(root) == Role::Temp };
         let made = self.makers[first.index()].is_some_and(|m| m < second);
-        rooted && made && self.members[root.index()].iter().all(|&m| {
-            let (_, other) = self.columns_of(m, graph);
-            let apart = other.end <= range.start || range.end <= other.start;
-            let done = self.reads[m.index()].iter().all(|&r| r < second || (m == first && r == row));
-            apart || done
-        })
+        rooted
+            && made
+            && self.members[root.index()].iter().all(|&m| {
+                let (_, other) = self.columns_of(m, graph);
+                let apart = other.end <= range.start || range.end <= other.start;
+                let done = self.reads[m.index()].iter().all(|&r| r < second || (m == first && r == row));
+                apart || done
+            })
     }
 
     /// An elementwise row takes over the memory of its input when no later row reads anything there.
@@ -184,8 +191,13 @@ impl Aliases {
             let whole = range.len() == graph.ty(root).shape.cols() && fixed.get(root).is_none() && graph.role(root) == Role::Temp;
             let done = |m: &Val| self.reads[m.index()].iter().all(|&r| r < row || (r == row && *m == x));
             let unrelated = ins.iter().all(|&v| v == x || self.columns_of(v, graph).0 != root);
-            if same && whole && unrelated && self.is_free(y, graph, fixed) && self.makers[x.index()].is_some_and(|m| m < row)
-                && self.columns_of(y, graph).0 != root && self.members[root.index()].iter().all(done)
+            if same
+                && whole
+                && unrelated
+                && self.is_free(y, graph, fixed)
+                && self.makers[x.index()].is_some_and(|m| m < row)
+                && self.columns_of(y, graph).0 != root
+                && self.members[root.index()].iter().all(done)
                 && self.members[y.index()].iter().all(|&m| !self.written_before(m, row))
             {
                 self.adopt(y, x, 0, graph);
