@@ -277,6 +277,7 @@ ops! {
     bias_add::{ BiasAdd, ColumnSum },
     add::{ Add },
     concat::{ Concat, Columns, PadColumns },
+    softmax::{ Softmax, SoftmaxDx },
 }
 
 backend!(Naive);

@@ -258,4 +258,5 @@ checks! {
     bias_add: BiasAdd, ColumnSum;
     add: Add;
     concat: Concat, Columns, PadColumns;
+    softmax: Softmax, SoftmaxDx;
 }
