@@ -278,6 +278,7 @@ ops! {
     add::{ Add },
     concat::{ Concat, Columns, PadColumns },
     softmax::{ Softmax, SoftmaxDx },
+    cross_entropy::{ CrossEntropy, CrossEntropyDx },
 }
 
 backend!(Naive);

@@ -259,4 +259,5 @@ checks! {
     add: Add;
     concat: Concat, Columns, PadColumns;
     softmax: Softmax, SoftmaxDx;
+    cross_entropy: CrossEntropy, CrossEntropyDx;
 }
