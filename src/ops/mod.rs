@@ -279,6 +279,7 @@ ops! {
     concat::{ Concat, Columns, PadColumns },
     softmax::{ Softmax, SoftmaxDx },
     cross_entropy::{ CrossEntropy, CrossEntropyDx },
+    sgd::{ Sgd },
 }
 
 backend!(Naive);

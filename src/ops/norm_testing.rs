@@ -260,4 +260,5 @@ checks! {
     concat: Concat, Columns, PadColumns;
     softmax: Softmax, SoftmaxDx;
     cross_entropy: CrossEntropy, CrossEntropyDx;
+    sgd: Sgd;
 }
