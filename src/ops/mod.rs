@@ -280,6 +280,7 @@ ops! {
     softmax::{ Softmax, SoftmaxDx },
     cross_entropy::{ CrossEntropy, CrossEntropyDx },
     sgd::{ Sgd },
+    adam::{ Adam },
 }
 
 backend!(Naive);

@@ -261,4 +261,5 @@ checks! {
     softmax: Softmax, SoftmaxDx;
     cross_entropy: CrossEntropy, CrossEntropyDx;
     sgd: Sgd;
+    adam: Adam;
 }
