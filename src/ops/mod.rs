@@ -301,6 +301,10 @@ ops! {
     concat::{ Concat, Columns, PadColumns },
     depthwise::{ Depthwise, DepthwiseDx, DepthwiseDw },
     max_pool::{ MaxPool, MaxPoolDx },
+    softmax::{ Softmax, SoftmaxDx },
+    cross_entropy::{ CrossEntropy, CrossEntropyDx },
+    sgd::{ Sgd },
+    adam::{ Adam },
 }
 
 backend!(Naive);

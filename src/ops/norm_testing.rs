@@ -258,4 +258,8 @@ checks! {
     bias_add: BiasAdd, ColumnSum;
     add: Add;
     concat: Concat, Columns, PadColumns;
+    softmax: Softmax, SoftmaxDx;
+    cross_entropy: CrossEntropy, CrossEntropyDx;
+    sgd: Sgd;
+    adam: Adam;
 }
