@@ -267,6 +267,9 @@ ops! {
     activation::{ Activation, ActivationDx },
     depthwise::{ Depthwise, DepthwiseDx, DepthwiseDw },
     max_pool::{ MaxPool, MaxPoolDx },
+    avg_pool::{ AvgPool, AvgPoolDx },
+    global_avg_pool::{ GlobalAvgPool, GlobalAvgPoolDx },
+    preprocess::{ Preprocess, PreprocessDx },
 }
 
 backend!(Naive);
