@@ -1,6 +1,10 @@
 //! How fast memory-bound ops move their operands: `cargo test --release bandwidth -- --ignored --nocapture`.
 
-use super::{Backend, Depthwise, DepthwiseDw, DepthwiseDx, MaxPool, MaxPoolDx, Op, Rule};
+use super::preprocess::Mode;
+use super::{
+    AvgPool, AvgPoolDx, Backend, Depthwise, DepthwiseDw, DepthwiseDx, GlobalAvgPool, GlobalAvgPoolDx, MaxPool, MaxPoolDx, Op, Preprocess,
+    PreprocessDx, Rule,
+};
 use crate::base::{Shape, Ty, Window};
 use crate::device::cpu::Cpu;
 use crate::device::{Arena, Arenas, Call, Device, Operand, Place, Write};
@@ -47,6 +51,20 @@ fn calls() -> Vec<(Op, Vec<Shape>)> {
         let y = MaxPool { window }.infer(&[Ty::f32(x)]).unwrap()[0].shape;
         calls.push((MaxPool { window }.into(), vec![x.into()]));
         calls.push((MaxPoolDx { window }.into(), vec![y, x.into()]));
+    }
+    for (window, x) in [(Window::valid(2, 2), [16, 56, 56, 128]), (Window::same(3, 1), [16, 35, 35, 288])] {
+        let pool = AvgPool { window, count_padding: false };
+        let y = pool.infer(&[Ty::f32(x)]).unwrap()[0].shape;
+        calls.push((pool.into(), vec![x.into()]));
+        calls.push((AvgPoolDx { window, count_padding: false, input: [x[1], x[2]] }.into(), vec![y]));
+    }
+    for x in [[16, 10, 10, 2048], [64, 7, 7, 1024]] {
+        calls.push((GlobalAvgPool {}.into(), vec![x.into()]));
+        calls.push((GlobalAvgPoolDx { input: [x[1], x[2]] }.into(), vec![[x[0], x[3]].into()]));
+    }
+    for mode in [Mode::Caffe, Mode::Tf, Mode::Torch] {
+        calls.push((Preprocess { mode }.into(), vec![[16, 224, 224, 3].into()]));
+        calls.push((PreprocessDx { mode }.into(), vec![[16, 224, 224, 3].into()]));
     }
     calls
 }

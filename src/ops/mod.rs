@@ -305,6 +305,9 @@ ops! {
     cross_entropy::{ CrossEntropy, CrossEntropyDx },
     sgd::{ Sgd },
     adam::{ Adam },
+    avg_pool::{ AvgPool, AvgPoolDx },
+    global_avg_pool::{ GlobalAvgPool, GlobalAvgPoolDx },
+    preprocess::{ Preprocess, PreprocessDx },
 }
 
 backend!(Naive);
