@@ -1,0 +1,7 @@
+//! From a folder of class folders to batches of pixels.
+
+pub mod listing;
+pub mod permutation;
+pub mod split;
+#[cfg(test)]
+pub(crate) mod testing;
