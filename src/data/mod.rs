@@ -1,5 +1,6 @@
 //! From a folder of class folders to batches of pixels.
 
+pub mod groups;
 pub mod listing;
 pub mod permutation;
 pub mod split;
