@@ -46,3 +46,10 @@ pub fn shared(name: &str) -> Option<PathBuf> {
     }
     Some(path)
 }
+
+/// An 8-bit RGB PNG of the given pixels.
+pub fn png(width: u32, height: u32, pixels: &[u8]) -> Vec<u8> {
+    let mut out = std::io::Cursor::new(Vec::new());
+    image::write_buffer_with_format(&mut out, pixels, width, height, image::ExtendedColorType::Rgb8, image::ImageFormat::Png).unwrap();
+    out.into_inner()
+}
