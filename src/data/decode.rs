@@ -40,6 +40,8 @@ pub struct Rgb {
     pub height: usize,
     /// `[height, width, 3]`.
     pub pixels: Vec<u8>,
+    /// The EXIF orientation that the file carries, 1 (upright) to 8, applied or not.
+    pub orientation: u8,
     /// Whether 16-bit gray lost values above 255.
     pub clipped: bool,
 }
@@ -121,15 +123,18 @@ fn finish(mut decoder: impl ImageDecoder, exif: bool, is_whole: impl Fn() -> boo
     if !is_whole() {
         return Err(Error::input("truncated: the file ends before the image does"));
     }
-    let orientation = if exif { decoder.orientation().unwrap_or(Orientation::NoTransforms) } else { Orientation::NoTransforms };
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let decoded = DynamicImage::from_decoder(decoder).map_err(reason)?;
     let clipped = gray16 && any_above_255(&decoded);
     let mut rgb = DynamicImage::ImageRgb8(
         image::RgbImage::from_raw(width, height, to_rgb(decoded, gray16))
             .ok_or_else(|| Error::internal("a decoder gave too few pixels"))?,
     );
-    rgb.apply_orientation(orientation);
-    Ok(Rgb { width: rgb.width() as usize, height: rgb.height() as usize, pixels: rgb.into_bytes(), clipped })
+    if exif {
+        rgb.apply_orientation(orientation);
+    }
+    let (width, height) = (rgb.width() as usize, rgb.height() as usize);
+    Ok(Rgb { width, height, pixels: rgb.into_bytes(), orientation: orientation.to_exif(), clipped })
 }
 
 fn check_size(width: u32, height: u32) -> Result<()> {
@@ -345,7 +350,7 @@ mod tests {
     #[test]
     fn alpha_is_dropped_not_blended() {
         let rgba = decode(&encoded(ImageFormat::Png, 2, 1, ExtendedColorType::Rgba8, &[1, 2, 3, 0, 4, 5, 6, 255]), false).unwrap();
-        assert_eq!(rgba, Rgb { width: 2, height: 1, pixels: vec![1, 2, 3, 4, 5, 6], clipped: false });
+        assert_eq!(rgba, Rgb { width: 2, height: 1, pixels: vec![1, 2, 3, 4, 5, 6], orientation: 1, clipped: false });
     }
 
     #[test]
@@ -429,6 +434,7 @@ mod tests {
         for orientation in [3, 5, 6, 8] {
             let path = folder.join(format!("pillow/hopper_orientation_{orientation}.jpg"));
             let (turned, stored) = (decode_file(&path, true).unwrap(), decode_file(&path, false).unwrap());
+            assert_eq!(stored.orientation, orientation);
             assert!(distance(&turned) < 8.0 && distance(&stored) > 20.0, "{orientation}: {} {}", distance(&turned), distance(&stored));
         }
         let path = folder.join("exif-orientation/Landscape_6.jpg");

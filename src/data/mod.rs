@@ -19,6 +19,7 @@ pub mod decode;
 pub mod groups;
 pub mod listing;
 pub mod permutation;
+pub mod phash;
 pub mod resize;
 pub mod split;
 #[cfg(test)]

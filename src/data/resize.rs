@@ -137,7 +137,7 @@ mod tests {
 
     /// 7 x 5 pixels whose bytes are (31 i^2 + 37 i + 11) mod 256.
     fn pattern() -> Rgb {
-        Rgb { width: 7, height: 5, pixels: (0..105).map(|i| (i * i * 31 + i * 37 + 11) as u8).collect(), clipped: false }
+        Rgb { width: 7, height: 5, pixels: (0..105).map(|i| (i * i * 31 + i * 37 + 11) as u8).collect(), orientation: 1, clipped: false }
     }
 
     /// The first eight bytes of the SHA-256 of the values as little-endian f32.
@@ -179,7 +179,7 @@ mod tests {
         for how in [Resize::Keras, Resize::Nearest, Resize::Antialias] {
             assert_eq!(resize(&pattern(), 7, 5, how), exact, "{how:?}");
         }
-        let dot = Rgb { width: 1, height: 1, pixels: vec![1, 2, 3], clipped: false };
+        let dot = Rgb { width: 1, height: 1, pixels: vec![1, 2, 3], orientation: 1, clipped: false };
         for how in [Resize::Keras, Resize::Nearest, Resize::Antialias] {
             assert_eq!(resize(&dot, 2, 2, how), [1.0, 2.0, 3.0].repeat(4), "{how:?}");
         }

@@ -172,11 +172,12 @@ fn stratified_quota(labels: &[usize], val_split: f64) -> Result<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sha2::{Digest, Sha256};
+    use crate::data::dataset::sha256_hex;
+    use crate::data::listing::Listing;
+    use crate::data::testing::shared;
 
     fn sha256(order: &[usize]) -> String {
-        let bytes: Vec<u8> = order.iter().flat_map(|&i| (i as u32).to_le_bytes()).collect();
-        Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+        sha256_hex(&order.iter().flat_map(|&i| (i as u32).to_le_bytes()).collect::<Vec<u8>>())
     }
 
     #[test]
@@ -218,6 +219,28 @@ mod tests {
             assert_eq!(keras_split(10, bad, 1).unwrap_err().exit_code(), 2);
         }
         assert!(keras_split(4, 0.2, 1).unwrap_err().to_string().contains("gives 0"));
+    }
+
+    #[test]
+    fn real_folders_split_as_keras_splits_them() {
+        // SHA-256 (first eight bytes) of the paths, one a line, of `image_dataset_from_directory(validation_split=0.2,
+        // seed=42)`, Keras 3.15, subsets training and validation.
+        for (folder, train, val) in [
+            ("brain-mri-4", "547795b0e137fb0c", "04acb12fef5b8247"),
+            ("breast-ultrasound-3", "e77219d72d3636ce", "5e03167ca052633b"),
+            ("chest-xray-3", "c1c98e3a09482a34", "d60b38824f495989"),
+            ("hyperkvasir-5", "17e82651d48b97b1", "1778f243733229a5"),
+            ("isic-skin-9", "030494829675b9a9", "a6a2b03489073227"),
+        ] {
+            let Some(path) = shared(&format!("data/images/{folder}")) else { return };
+            let listing = Listing::read(&path, None).unwrap();
+            let split = keras_split(listing.files.len(), 0.2, 42).unwrap();
+            let hash = |side: &[usize]| {
+                let names: Vec<String> = side.iter().map(|&i| listing.files[i].name()).collect();
+                sha256_hex(names.join("\n").as_bytes())[..16].to_string()
+            };
+            assert_eq!((hash(&split.train), hash(&split.val)), (train.into(), val.into()), "{folder}");
+        }
     }
 
     #[test]
