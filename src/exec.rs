@@ -4,7 +4,7 @@
 //! once. Nothing is allocated and nothing is decided while a program runs: it walks its steps.
 
 use crate::base::{DType, Ty, Val};
-use crate::device::{Arena, Arenas, Call, Device, Place};
+use crate::device::{Arena, Arenas, Call, Place};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Phase, Role, check};
 use crate::ops::Backend;

@@ -1,6 +1,6 @@
 pub mod base;
-pub mod device;
 pub mod data;
+pub mod device;
 pub mod error;
 pub mod exec;
 pub mod ir;

@@ -308,6 +308,8 @@ ops! {
     avg_pool::{ AvgPool, AvgPoolDx },
     global_avg_pool::{ GlobalAvgPool, GlobalAvgPoolDx },
     preprocess::{ Preprocess, PreprocessDx },
+    conv2d::{ Conv2d, Conv2dDx, Conv2dDw },
+    dense::{ Dense, DenseDx, DenseDw },
 }
 
 backend!(Naive);

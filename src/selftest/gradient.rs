@@ -99,7 +99,15 @@ fn forward(case: &Case) -> Result<(Graph, Vec<Val>, Vec<Val>)> {
 }
 
 /// The rule's gradients of the weighted sum of results.
-fn rule(graph: Graph, xs: &[Val], ys: &[Val], varied: &[usize], seeds: &[usize], weights: &[Vec<f64>], data: &[Array]) -> Result<Vec<Vec<f64>>> {
+fn rule(
+    graph: Graph,
+    xs: &[Val],
+    ys: &[Val],
+    varied: &[usize],
+    seeds: &[usize],
+    weights: &[Vec<f64>],
+    data: &[Array],
+) -> Result<Vec<Vec<f64>>> {
     let mut b = Builder::resume(graph, Phase::Forward);
     let cotangents: Vec<(Val, Val)> = seeds.iter().map(|&j| (ys[j], b.input(&format!("r{j}"), b.shape(ys[j])))).collect();
     let wrt: Vec<Val> = varied.iter().map(|&i| xs[i]).collect();

@@ -160,7 +160,10 @@ fn execute<D: Backend>(device: &D, op: &Op, ins: &[Array], old: &[Array], mode: 
     let rounded = |x: f64| if image.size == 4 { f64::from(x as f32) } else { x };
     let same = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
     if let Some(i) = (0..before.len()).find(|&i| !result[i] && !same(rounded(before[i]), image.cells[i])) {
-        return Ok(Err(format!("element {i} of memory, which belongs to none of the results, was {} and is {}", before[i], image.cells[i])));
+        return Ok(Err(format!(
+            "element {i} of memory, which belongs to none of the results, was {} and is {}",
+            before[i], image.cells[i]
+        )));
     }
     let read = |o: &Operand| Array { shape: o.ty.shape, data: (0..o.ty.shape.len()).map(|i| image.cells[image.at(o, i)]).collect() };
     Ok(Ok(results.iter().map(read).collect()))
