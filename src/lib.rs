@@ -3,3 +3,4 @@ pub mod device;
 pub mod error;
 pub mod ir;
 pub mod ops;
+pub mod weights;
