@@ -5,6 +5,12 @@
 //! ops are ordinary ops and live in the same folder. One line in the list at the end of this file makes the enum [`Op`] and
 //! every dispatch; a gradient rule, a case list or a device that is missing does not compile.
 
+#[cfg(test)]
+mod bandwidth;
+#[cfg(test)]
+mod testing;
+mod window;
+
 use crate::base::{Shape, Ty, Val};
 use crate::device::cpu::Cpu;
 use crate::device::naive::Naive;
@@ -259,6 +265,11 @@ impl fmt::Display for Op {
 // The list: a folder and the ops it defines, forward first, then its gradients.
 ops! {
     activation::{ Activation, ActivationDx },
+    depthwise::{ Depthwise, DepthwiseDx, DepthwiseDw },
+    max_pool::{ MaxPool, MaxPoolDx },
+    avg_pool::{ AvgPool, AvgPoolDx },
+    global_avg_pool::{ GlobalAvgPool, GlobalAvgPoolDx },
+    preprocess::{ Preprocess, PreprocessDx },
 }
 
 backend!(Naive);

@@ -1,0 +1,313 @@
+//! Two ways: a 3x3 window of stride 1 with one pixel of padding slides along a row and loads each pixel once for each output
+//! row; any other window is summed tap by tap. The three rows of a window stay in the L2 cache, so that memory sees each
+//! element once.
+
+use super::{Depthwise, DepthwiseDw, DepthwiseDx, geom};
+use crate::base::{Geom, Ty};
+use crate::device::Call;
+use crate::device::cpu::simd::Vector;
+use crate::device::cpu::{Cpu, Dst, Src};
+use crate::ops::Run;
+use crate::ops::window::{Blocks, grain, prefetch, readers};
+use crate::simd;
+
+/// Most partial sums of a kernel gradient: the images are cut into as many runs, each is summed for itself, and the sums are
+/// added in order. The cut does not depend on the number of threads.
+const RUNS: usize = 32;
+
+/// A row of pixels, `step` floats from one to the next. A row of padding is one pixel of zeros with a step of 0.
+#[derive(Clone, Copy)]
+struct Line {
+    at: *const f32,
+    step: usize,
+}
+
+/// One pixel of padding, as far as a loop looks: two of the widest vectors.
+static ZEROS: [f32; 32] = [0.0; 32];
+
+impl Line {
+    /// The rows above, at and below row `row` of an image of `height` x `width` pixels.
+    fn around(x: Src, [height, width]: [usize; 2], image: usize, row: usize) -> [Self; 3] {
+        [row.checked_sub(1), Some(row), Some(row + 1)].map(|r| match r.filter(|&r| r < height) {
+            Some(r) => Line { at: x.ptr().wrapping_add((image * height + r) * width * x.pitch), step: x.pitch },
+            None => Line { at: ZEROS.as_ptr(), step: 0 },
+        })
+    }
+
+    /// The same row seen from channel `c` on.
+    #[inline(always)]
+    fn from(self, c: usize) -> Self {
+        if self.step == 0 { self } else { Line { at: self.at.wrapping_add(c), ..self } }
+    }
+}
+
+/// Whether the sliding loop serves this geometry, forward and backward.
+fn slides(geom: &Geom) -> bool {
+    geom.kernel == [3, 3] && geom.stride == [1, 1] && geom.pad == [1; 4]
+}
+
+/// `M` vectors of channels (the first `n` of each) along a row. `w` is 9 taps, `tap` floats apart, read backwards if `turned`.
+///
+/// Three running sums: the outputs left of, at and right of the pixel just loaded. A block of channels walks along the row before
+/// the next one does, an order that the hardware does not foresee: hence the prefetch of the row that comes next, here and there.
+///
+/// # Safety
+/// As for [`slide_row`], for `M * V::N` channels, or `n` if `M` is 1.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn slide<V: Vector, const M: usize>(
+    lines: [Line; 3],
+    w: *const f32,
+    tap: usize,
+    turned: bool,
+    y: *mut f32,
+    pitch: usize,
+    width: usize,
+    n: usize,
+    add: bool,
+) {
+    // SAFETY: the caller's promise: `width` pixels of each line and of `y`, 9 taps of `w`, the stated channels of each.
+    unsafe {
+        let mut k = [[V::zero(); M]; 9];
+        for t in 0..9 {
+            for m in 0..M {
+                k[t][m] = V::take(w.add(if turned { 8 - t } else { t } * tap + m * V::N), n);
+            }
+        }
+        let (mut left, mut here) = ([V::zero(); M], [V::zero(); M]);
+        for j in 0..width {
+            for m in 0..M {
+                let [a, b, c] = lines.map(|line| V::take(line.at.add(j * line.step + m * V::N), n));
+                left[m] = c.fma(k[8][m], b.fma(k[5][m], a.fma(k[2][m], left[m])));
+                here[m] = c.fma(k[7][m], b.fma(k[4][m], a.fma(k[1][m], here[m])));
+                let right = c.fma(k[6][m], b.fma(k[3][m], a.mul(k[0][m])));
+                prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step + m * V::N));
+                prefetch(y.wrapping_add((j + width) * pitch + m * V::N));
+                if j > 0 {
+                    left[m].put(y.add((j - 1) * pitch + m * V::N), n, add);
+                }
+                (left[m], here[m]) = (here[m], right);
+            }
+        }
+        for m in 0..M {
+            left[m].put(y.add((width - 1) * pitch + m * V::N), n, add);
+        }
+    }
+}
+
+simd! {
+    /// One row of a 3x3 window: `y[j] (+)= sum of w[p,q] lines[p][j + q - 1]` for `width` pixels of `cols` channels. `w` is
+    /// `[3,3,cols]`, turned by 180 degrees if `turned`.
+    unsafe fn slide_row<V>(
+        lines: [Line; 3], w: *const f32, turned: bool, y: *mut f32, pitch: usize, width: usize, cols: usize, add: bool,
+    ) {
+        let mut c = 0;
+        while c + 2 * V::N <= cols {
+            slide::<V, 2>(lines.map(|l| l.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, V::N, add);
+            c += 2 * V::N;
+        }
+        while c + V::N <= cols {
+            slide::<V, 1>(lines.map(|l| l.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, V::N, add);
+            c += V::N;
+        }
+        if c < cols {
+            slide::<V, 1>(lines.map(|l| l.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, cols - c, add);
+        }
+    }
+
+    /// One row of a kernel gradient of 3x3: `sums[p,q] += sum over j of lines[p][j + q - 1] dy[j]`, for `width` pixels of
+    /// `cols` channels; `tap` floats lie between the taps of `sums`. Each row is summed for itself first.
+    unsafe fn slide_dw<V>(lines: [Line; 3], dy: *const f32, pitch: usize, width: usize, sums: *mut f32, tap: usize, cols: usize) {
+        for c in (0..cols).step_by(V::N) {
+            let n = V::N.min(cols - c);
+            let lines = lines.map(|l| l.from(c));
+            let mut sum = [V::zero(); 9];
+            let (mut before, mut here) = (V::zero(), V::take(dy.add(c), n));
+            for j in 0..width {
+                let after = if j + 1 < width { V::take(dy.add((j + 1) * pitch + c), n) } else { V::zero() };
+                prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step));
+                prefetch(dy.wrapping_add((j + width) * pitch + c));
+                for p in 0..3 {
+                    let x = V::take(lines[p].at.add(j * lines[p].step), n);
+                    sum[3 * p] = x.fma(after, sum[3 * p]);
+                    sum[3 * p + 1] = x.fma(here, sum[3 * p + 1]);
+                    sum[3 * p + 2] = x.fma(before, sum[3 * p + 2]);
+                }
+                (before, here) = (here, after);
+            }
+            for t in 0..9 {
+                sum[t].put(sums.add(t * tap + c), n, true);
+            }
+        }
+    }
+
+    /// Row `i` of the output of any window over the image at `x`; `w` is `[kernel_h, kernel_w, cols]`.
+    unsafe fn window_row<V>(geom: &Geom, i: usize, x: *const f32, x_pitch: usize, w: *const f32, y: *mut f32, y_pitch: usize, cols: usize, add: bool) {
+        for j in 0..geom.output[1] {
+            for c in (0..cols).step_by(V::N) {
+                let n = V::N.min(cols - c);
+                let mut sum = V::zero();
+                for p in geom.taps(0, i) {
+                    for q in geom.taps(1, j) {
+                        let row = i * geom.stride[0] + p - geom.before(0);
+                        let col = j * geom.stride[1] + q - geom.before(1);
+                        let pixel = V::take(x.add((row * geom.input[1] + col) * x_pitch + c), n);
+                        sum = pixel.fma(V::take(w.add((p * geom.kernel[1] + q) * cols + c), n), sum);
+                    }
+                }
+                sum.put(y.add(j * y_pitch + c), n, add);
+            }
+        }
+    }
+
+    /// Row `row` of the input gradient of any window; `dy` is the gradient of the image's outputs.
+    unsafe fn window_dx_row<V>(geom: &Geom, row: usize, dy: *const f32, dy_pitch: usize, w: *const f32, dx: *mut f32, dx_pitch: usize, cols: usize, add: bool) {
+        for col in 0..geom.input[1] {
+            for c in (0..cols).step_by(V::N) {
+                let n = V::N.min(cols - c);
+                let mut sum = V::zero();
+                for i in readers(geom, 0, row) {
+                    for j in readers(geom, 1, col) {
+                        let p = row + geom.before(0) - i * geom.stride[0];
+                        let q = col + geom.before(1) - j * geom.stride[1];
+                        let gradient = V::take(dy.add((i * geom.output[1] + j) * dy_pitch + c), n);
+                        sum = gradient.fma(V::take(w.add((p * geom.kernel[1] + q) * cols + c), n), sum);
+                    }
+                }
+                sum.put(dx.add(col * dx_pitch + c), n, add);
+            }
+        }
+    }
+
+    /// The part of output row `i` in the kernel gradient of any window: adds to `sums`, whose taps are `tap` floats apart.
+    unsafe fn window_dw<V>(geom: &Geom, i: usize, x: *const f32, x_pitch: usize, dy: *const f32, dy_pitch: usize, sums: *mut f32, tap: usize, cols: usize) {
+        for p in geom.taps(0, i) {
+            let row = i * geom.stride[0] + p - geom.before(0);
+            for q in 0..geom.kernel[1] {
+                for c in (0..cols).step_by(V::N) {
+                    let n = V::N.min(cols - c);
+                    let mut sum = V::zero();
+                    for j in 0..geom.output[1] {
+                        if let Some(col) = geom.source(1, j, q) {
+                            let pixel = V::take(x.add((row * geom.input[1] + col) * x_pitch + c), n);
+                            sum = pixel.fma(V::take(dy.add(j * dy_pitch + c), n), sum);
+                        }
+                    }
+                    sum.put(sums.add((p * geom.kernel[1] + q) * tap + c), n, true);
+                }
+            }
+        }
+    }
+
+    /// `dw[0..n] (+)= sums[0..n]` added up over `runs` rows of `pitch` floats, in order.
+    unsafe fn reduce<V>(sums: *const f32, runs: usize, pitch: usize, dw: *mut f32, n: usize, add: bool) {
+        for e in (0..n).step_by(V::N) {
+            let k = V::N.min(n - e);
+            let mut sum = V::zero();
+            for run in 0..runs {
+                sum = sum.add(V::take(sums.add(run * pitch + e), k));
+            }
+            sum.put(dw.add(e), k, add);
+        }
+    }
+}
+
+/// The 3x3 window over images of `size` pixels.
+fn slide_images(cpu: &Cpu, x: Src, w: &[f32], turned: bool, y: Dst, size: [usize; 2]) {
+    cpu.pool.ranges(y.rows / size[1], grain(size[1] * y.cols), |rows| {
+        for r in rows {
+            let lines = Line::around(x, size, r / size[0], r % size[0]);
+            // SAFETY: the lines are rows of `x` or padding; row `r` of the images in `y` belongs to this thread.
+            unsafe {
+                let to = y.ptr().add(r * size[1] * y.pitch);
+                slide_row(cpu.isa, lines, w.as_ptr(), turned, to, y.pitch, size[1], y.cols, y.adds());
+            }
+        }
+    });
+}
+
+impl Run<Cpu> for Depthwise {
+    fn run(&self, call: &Call<'_, Cpu>) {
+        let (cpu, x, w, y) = (call.device, call.src(0), call.src(1).flat(), call.dst(0));
+        let [_, height, width, _] = call.ins[0].ty.shape.four().expect("an activation");
+        let geom = geom(&self.window, height, width);
+        if slides(&geom) {
+            return slide_images(cpu, x, w, false, y, geom.input);
+        }
+        let [out_h, out_w] = geom.output;
+        cpu.pool.ranges(y.rows / out_w, grain(out_w * y.cols), |rows| {
+            for r in rows {
+                // SAFETY: `geom` keeps to the pixels of image `r / out_h`; output row `r` belongs to this thread.
+                unsafe {
+                    let from = x.ptr().add(r / out_h * height * width * x.pitch);
+                    let to = y.ptr().add(r * out_w * y.pitch);
+                    window_row(cpu.isa, &geom, r % out_h, from, x.pitch, w.as_ptr(), to, y.pitch, y.cols, y.adds());
+                }
+            }
+        });
+    }
+}
+
+impl Run<Cpu> for DepthwiseDx {
+    fn run(&self, call: &Call<'_, Cpu>) {
+        let (cpu, dy, w, dx) = (call.device, call.src(0), call.src(1).flat(), call.dst(0));
+        let geom = geom(&self.window, self.input[0], self.input[1]);
+        if slides(&geom) {
+            return slide_images(cpu, dy, w, true, dx, geom.input);
+        }
+        let ([height, width], [out_h, out_w]) = (geom.input, geom.output);
+        cpu.pool.ranges(dx.rows / width, grain(width * dx.cols), |rows| {
+            for r in rows {
+                // SAFETY: `readers` are outputs of image `r / height`; input row `r` belongs to this thread.
+                unsafe {
+                    let from = dy.ptr().add(r / height * out_h * out_w * dy.pitch);
+                    let to = dx.ptr().add(r * width * dx.pitch);
+                    window_dx_row(cpu.isa, &geom, r % height, from, dy.pitch, w.as_ptr(), to, dx.pitch, dx.cols, dx.adds());
+                }
+            }
+        });
+    }
+}
+
+impl Run<Cpu> for DepthwiseDw {
+    fn scratch(&self, _: &Cpu, ins: &[Ty], outs: &[Ty]) -> usize {
+        ins[0].shape.dims()[0].min(RUNS) * outs[0].shape.len() * 4
+    }
+
+    fn run(&self, call: &Call<'_, Cpu>) {
+        let (cpu, x, dy, dw, sums) = (call.device, call.src(0), call.src(1), call.dst(0), call.scratch());
+        let [images, height, width, channels] = call.ins[0].ty.shape.four().expect("an activation");
+        let geom = geom(&self.window, height, width);
+        let (runs, taps, isa) = (images.min(RUNS), geom.taps_total(), cpu.isa);
+        let blocks = Blocks::new(runs, channels, cpu.threads());
+        cpu.pool.parts(blocks.parts(), |part, _| {
+            let (run, block) = blocks.part(part);
+            // SAFETY: channels `block` of partial sum `run` belong to this part; rows of `x` and `dy` are those of its images.
+            unsafe {
+                let (c, cols) = (block.start, block.len());
+                let sums = sums.ptr().add(run * taps * channels + c);
+                (0..taps).for_each(|t| std::ptr::write_bytes(sums.add(t * channels), 0, cols));
+                let each = images.div_ceil(runs);
+                for image in (run * each).min(images)..((run + 1) * each).min(images) {
+                    let from = x.ptr().add(image * height * width * x.pitch + c);
+                    for i in 0..geom.output[0] {
+                        let dy_row = dy.ptr().add((image * geom.output[0] + i) * geom.output[1] * dy.pitch + c);
+                        if slides(&geom) {
+                            let lines = Line::around(x, geom.input, image, i).map(|l| l.from(c));
+                            slide_dw(isa, lines, dy_row, dy.pitch, width, sums, channels, cols);
+                        } else {
+                            window_dw(isa, &geom, i, from, x.pitch, dy_row, dy.pitch, sums, channels, cols);
+                        }
+                    }
+                }
+            }
+        });
+        cpu.pool.ranges(taps * channels, 1 << 12, |range| {
+            // SAFETY: elements `range` of `dw` belong to this thread; all partial sums are complete.
+            unsafe {
+                let to = dw.ptr().add(range.start);
+                reduce(isa, sums.ptr().add(range.start), runs, taps * channels, to, range.len(), dw.adds());
+            }
+        });
+    }
+}
