@@ -18,6 +18,9 @@ use crate::device::{Call, Device};
 use crate::error::Result;
 use std::fmt::{self, Debug};
 
+#[cfg(test)]
+mod norm_testing;
+
 /// What an op is: everything about it that does not depend on a device.
 pub trait Rule: Clone + PartialEq + Debug + Into<Op> {
     /// The op's name in printed graphs: `conv2d`.
@@ -111,6 +114,8 @@ impl dyn Emit + '_ {
 pub enum Fill {
     /// Standard normal.
     Normal,
+    /// Normal around a mean, for data that is far from zero against its spread.
+    Offset { mean: f64, deviation: f64 },
     /// Uniform in 0.5..1.5: variances, scales.
     Positive,
     /// All different, at least 1e-2 apart, in random order: no ties in a pool, nothing near a kink at zero.
@@ -179,6 +184,11 @@ pub fn per_channel(what: &str, ty: Ty, channels: usize) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{what} has shape {}, expects one value for each of {channels} channels", ty.shape))
+}
+
+/// Checks that an input has the shape of another.
+pub fn same_shape(what: &str, ty: Ty, other: &str, like: Ty) -> Result<(), String> {
+    if ty.shape == like.shape { Ok(()) } else { Err(format!("{what} has shape {}, expects {} as {other}", ty.shape, like.shape)) }
 }
 
 /// The refusal of an op that belongs to a backward pass or an update.
@@ -270,6 +280,14 @@ ops! {
     avg_pool::{ AvgPool, AvgPoolDx },
     global_avg_pool::{ GlobalAvgPool, GlobalAvgPoolDx },
     preprocess::{ Preprocess, PreprocessDx },
+    constant::{ Constant },
+    channel_stats::{ ChannelStats, ChannelStatsDx },
+    bn_coefficients::{ BnCoefficients, BnCoefficientsDx },
+    moving_average::{ MovingAverage },
+    scale_shift::{ ScaleShift, ScaleShiftSums, ScaleShiftDx },
+    bias_add::{ BiasAdd, ColumnSum },
+    add::{ Add },
+    concat::{ Concat, Columns, PadColumns },
 }
 
 backend!(Naive);

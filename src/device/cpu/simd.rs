@@ -330,7 +330,7 @@ macro_rules! simd {
         #[allow(clippy::too_many_arguments)]
         $vis unsafe fn $name(isa: $crate::device::cpu::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, unused_unsafe)] // a loop over slices needs no `unsafe`
             unsafe fn body<$V: $crate::device::cpu::simd::Vector>($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the caller's promise; each instantiation runs on a machine that has its instructions.
                 unsafe { $body }

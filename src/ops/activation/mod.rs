@@ -2,7 +2,7 @@
 //! need not be kept: `relu: y = max(x, 0)`, `dx = dy where y > 0`; `sigmoid: y = 1 / (1 + exp(-x))`, `dx = dy y (1 - y)`.
 
 mod cpu;
-mod naive;
+pub mod naive;
 
 use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity};
 use crate::base::{Ty, Val};

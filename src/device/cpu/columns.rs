@@ -1,0 +1,158 @@
+//! Sums over the rows of a pixel matrix, one per column: bias gradients, batch norm's sums and statistics.
+//!
+//! The rows are cut into at most [`PARTS`] parts whatever the number of threads, each part into blocks of at most
+//! [`BLOCK`] rows. Within a block a reduction works in f32, across blocks and parts in f64 and in a fixed order. So its
+//! error grows with the block and not with the matrix, and its bits do not depend on the threads.
+
+use super::view::put;
+use super::{Cpu, Dst};
+use crate::simd;
+use std::ops::Range;
+
+/// The most parts a matrix is cut into: as many threads can share the work.
+pub const PARTS: usize = 16;
+/// The most rows that are summed in f32.
+pub const BLOCK: usize = 64;
+
+/// Floats per thread below which an element-wise loop is not worth sharing out.
+pub const GRAIN: usize = 4096;
+
+/// Rows handed to a thread at a time by an element-wise loop, so that a share has some [`GRAIN`] floats.
+pub fn rows_per_share(cols: usize) -> usize {
+    GRAIN.div_ceil(cols.max(1))
+}
+
+/// The fixed cut of `rows` rows.
+#[derive(Clone, Copy)]
+pub struct Parts {
+    rows: usize,
+    each: usize,
+}
+
+impl Parts {
+    /// At most [`PARTS`] parts of whole blocks.
+    pub fn of(rows: usize) -> Self {
+        Parts { rows, each: rows.div_ceil(PARTS).next_multiple_of(BLOCK).max(BLOCK) }
+    }
+
+    /// Number of parts.
+    pub fn count(&self) -> usize {
+        self.rows.div_ceil(self.each)
+    }
+
+    /// The rows of a part.
+    pub fn rows(&self, part: usize) -> Range<usize> {
+        part * self.each..((part + 1) * self.each).min(self.rows)
+    }
+
+    /// The blocks of a part, in order.
+    pub fn blocks(&self, part: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let rows = self.rows(part);
+        rows.clone().step_by(BLOCK).map(move |first| first..(first + BLOCK).min(rows.end))
+    }
+}
+
+/// The working memory of a reduction: for every part `doubles` values of f64 and `floats` of f32, cut out of a call's
+/// scratch memory.
+#[derive(Clone, Copy)]
+pub struct Slots<'a> {
+    scratch: Dst<'a>,
+    doubles: usize,
+    floats: usize,
+}
+
+impl<'a> Slots<'a> {
+    /// Bytes of scratch memory to ask for.
+    pub fn bytes(rows: usize, doubles: usize, floats: usize) -> usize {
+        4 * (1 + Parts::of(rows).count() * Self::stride(doubles, floats))
+    }
+
+    /// Takes hold of the scratch memory of a call that asked for [`Slots::bytes`].
+    pub fn new(scratch: Dst<'a>, rows: usize, doubles: usize, floats: usize) -> Self {
+        assert!(4 * scratch.cols >= Self::bytes(rows, doubles, floats), "the plan gave too little working memory");
+        Slots { scratch, doubles, floats }
+    }
+
+    /// Floats from one part to the next, even so that every part's f64s are aligned.
+    fn stride(doubles: usize, floats: usize) -> usize {
+        2 * doubles + floats.next_multiple_of(2)
+    }
+
+    /// The memory of a part; it holds whatever an earlier step left there.
+    ///
+    /// # Safety
+    /// No other reference to the part's memory may be alive: one thread works on a part.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn part(&self, part: usize) -> (&'a mut [f64], &'a mut [f32]) {
+        let base = self.scratch.ptr();
+        // SAFETY: `new` checked that all parts lie in the scratch memory, with one float to spare for the alignment of
+        // f64; any bits are a valid number; exclusivity is the caller's promise.
+        unsafe {
+            let first = base.add(base.align_offset(8) + part * Self::stride(self.doubles, self.floats));
+            let doubles = std::slice::from_raw_parts_mut(first.cast::<f64>(), self.doubles);
+            (doubles, std::slice::from_raw_parts_mut(first.add(2 * self.doubles), self.floats))
+        }
+    }
+}
+
+simd! {
+    /// total[i] += sums[i] over equally long slices.
+    unsafe fn fold<V>(sums: &[f32], total: &mut [f64]) {
+        for (t, &s) in total.iter_mut().zip(sums) {
+            *t += f64::from(s);
+        }
+    }
+}
+
+/// Bytes of scratch memory of [`row_sums`] with `sums` results of `cols` columns.
+pub fn row_sums_scratch(rows: usize, cols: usize, sums: usize) -> usize {
+    Slots::bytes(rows, sums * cols, sums * cols)
+}
+
+/// `K` sums over `rows` rows for every column: `outs[k][c] (+)= sum over r of term_k(r, c)`.
+///
+/// `block(rows, sums)` adds the terms of at most [`BLOCK`] rows to `sums`, `K` vectors of `cols` floats one after the other.
+pub fn row_sums<const K: usize>(cpu: &Cpu, rows: usize, scratch: Dst, outs: [Dst; K], block: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+    let cols = outs[0].cols;
+    let (parts, slots) = (Parts::of(rows), Slots::new(scratch, rows, K * cols, K * cols));
+    cpu.pool.parts(parts.count(), |part, _| {
+        // SAFETY: this thread alone works on the part.
+        let (total, sums) = unsafe { slots.part(part) };
+        total.fill(0.0);
+        for rows in parts.blocks(part) {
+            sums.fill(0.0);
+            block(rows, sums);
+            // SAFETY: slices know their lengths; the device's instruction set is available.
+            unsafe { fold(cpu.isa, sums, total) };
+        }
+    });
+    // SAFETY: the loop is over: this thread alone holds the parts and the results, and each part's memory is its own.
+    unsafe {
+        let (total, _) = slots.part(0);
+        for part in 1..parts.count() {
+            total.iter_mut().zip(slots.part(part).0).for_each(|(t, p)| *t += *p);
+        }
+        for (out, total) in outs.iter().zip(total.chunks(cols)) {
+            total.iter().enumerate().for_each(|(c, &t)| put(out.ptr().add(c), t as f32, out.adds()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_few_and_their_blocks_cover_the_rows_in_order() {
+        for rows in [1, 63, 64, 65, 784, 1024, 1025, 200_704] {
+            let parts = Parts::of(rows);
+            assert!(parts.count() <= PARTS);
+            let mut next = 0;
+            for block in (0..parts.count()).flat_map(|p| parts.blocks(p)) {
+                assert!(block.start == next && (1..=BLOCK).contains(&block.len()), "{rows} rows: {block:?}");
+                next = block.end;
+            }
+            assert_eq!(next, rows);
+        }
+    }
+}

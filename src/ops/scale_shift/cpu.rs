@@ -1,0 +1,199 @@
+//! Every loop walks rows outside and channels inside, with the per-channel vectors in the first-level cache: the time is
+//! that of the memory. All three compute z by [`Coefficients::z`].
+
+use super::{ScaleShift, ScaleShiftDx, ScaleShiftSums};
+use crate::base::Ty;
+use crate::device::Call;
+use crate::device::cpu::columns::{row_sums, row_sums_scratch, rows_per_share};
+use crate::device::cpu::simd::Vector;
+use crate::device::cpu::{Cpu, Src};
+use crate::ops::Run;
+use crate::ops::activation::Act;
+use crate::simd;
+
+/// A matrix in a loop: its first element and its pitch.
+type Rows = (*const f32, usize);
+
+/// The vectors of the forward op, `C` floats each, and its activation.
+#[derive(Clone, Copy)]
+struct Coefficients {
+    scale: *const f32,
+    shift: *const f32,
+    act: Act,
+}
+
+impl Coefficients {
+    fn new(scale: Src, shift: Src, act: Act) -> Self {
+        Coefficients { scale: scale.ptr(), shift: shift.ptr(), act }
+    }
+
+    /// z = x scale + shift of the `n` channels from `c`.
+    #[inline(always)]
+    unsafe fn z<V: Vector>(&self, x: V, c: usize, n: usize) -> V {
+        // SAFETY: the caller's loop stays within the channels.
+        unsafe { x.fma(V::take(self.scale.add(c), n), V::take(self.shift.add(c), n)) }
+    }
+
+    /// dz = dy act'(z).
+    #[inline(always)]
+    unsafe fn dz<V: Vector>(&self, dy: V, x: V, c: usize, n: usize) -> V {
+        // SAFETY: as for `z`.
+        unsafe {
+            match self.act {
+                Act::Linear => dy,
+                Act::Relu => dy.where_positive(self.z(x, c, n)),
+                Act::Sigmoid => {
+                    let y = sigmoid(self.z(x, c, n));
+                    dy.mul(y).mul(V::splat(1.0).sub(y))
+                }
+            }
+        }
+    }
+}
+
+/// 1 / (1 + exp(-z)), lane by lane.
+#[inline(always)]
+unsafe fn sigmoid<V: Vector>(z: V) -> V {
+    let mut lanes = [0f32; 16];
+    // SAFETY: no vector is wider than sixteen floats.
+    unsafe {
+        z.store(lanes.as_mut_ptr());
+        lanes[..V::N].iter_mut().for_each(|z| *z = 1.0 / (1.0 + (-*z).exp()));
+        V::load(lanes.as_ptr())
+    }
+}
+
+/// The vectors of the fused gradient of the statistics, `C` floats each, and 1/N.
+#[derive(Clone, Copy)]
+struct Stats {
+    mean: *const f32,
+    dmean: *const f32,
+    dvar: *const f32,
+    one: f32,
+}
+
+simd! {
+    /// y (+)= act(x scale + shift) over `rows` x `cols`; `y` may be `x`.
+    unsafe fn forward<V>(x: Rows, k: Coefficients, y: (*mut f32, usize), rows: usize, cols: usize, add: bool) {
+        for r in 0..rows {
+            for c in (0..cols).step_by(V::N) {
+                let n = V::N.min(cols - c);
+                let z = k.z(V::take(x.0.add(r * x.1 + c), n), c, n);
+                let y = y.0.add(r * y.1 + c);
+                match k.act {
+                    Act::Linear => z.put(y, n, add),
+                    Act::Relu => z.max(V::zero()).put(y, n, add),
+                    Act::Sigmoid => sigmoid(z).put(y, n, add),
+                }
+            }
+        }
+    }
+
+    /// dscale[c] += sum of dz x, dshift[c] += sum of dz over `rows` x `cols`.
+    unsafe fn sums<V>(dy: Rows, x: Rows, k: Coefficients, dscale: *mut f32, dshift: *mut f32, rows: usize, cols: usize) {
+        for r in (0..rows).step_by(4) {
+            let some = 4.min(rows - r);
+            for c in (0..cols).step_by(V::N) {
+                let n = V::N.min(cols - c);
+                let (mut ds, mut db) = (V::take(dscale.add(c), n), V::take(dshift.add(c), n));
+                for r in r..r + some {
+                    let x = V::take(x.0.add(r * x.1 + c), n);
+                    let dz = k.dz(V::take(dy.0.add(r * dy.1 + c), n), x, c, n);
+                    ds = dz.fma(x, ds);
+                    db = db.add(dz);
+                }
+                ds.put(dscale.add(c), n, false);
+                db.put(dshift.add(c), n, false);
+            }
+        }
+    }
+
+    /// dx (+)= dz scale over `rows` x `cols`; `dx` may be `dy`.
+    unsafe fn backward<V>(dy: Rows, x: Rows, k: Coefficients, dx: (*mut f32, usize), rows: usize, cols: usize, add: bool) {
+        for r in 0..rows {
+            for c in (0..cols).step_by(V::N) {
+                let n = V::N.min(cols - c);
+                let dy = V::take(dy.0.add(r * dy.1 + c), n);
+                // A linear one needs no x: it is not read.
+                let dz = if k.act == Act::Linear { dy } else { k.dz(dy, V::take(x.0.add(r * x.1 + c), n), c, n) };
+                dz.mul(V::take(k.scale.add(c), n)).put(dx.0.add(r * dx.1 + c), n, add);
+            }
+        }
+    }
+
+    /// dx (+)= dz scale + (x - mean) dvar (2/N) + dmean (1/N) over `rows` x `cols`; `dx` may be `dy`.
+    unsafe fn backward_stats<V>(dy: Rows, x: Rows, k: Coefficients, s: Stats, dx: (*mut f32, usize), rows: usize, cols: usize, add: bool) {
+        let (one, two) = (V::splat(s.one), V::splat(2.0 * s.one));
+        for r in 0..rows {
+            for c in (0..cols).step_by(V::N) {
+                let n = V::N.min(cols - c);
+                let x = V::take(x.0.add(r * x.1 + c), n);
+                let dz = k.dz(V::take(dy.0.add(r * dy.1 + c), n), x, c, n);
+                let spread = V::take(s.dvar.add(c), n).mul(two);
+                let stats = x.sub(V::take(s.mean.add(c), n)).fma(spread, V::take(s.dmean.add(c), n).mul(one));
+                dz.fma(V::take(k.scale.add(c), n), stats).put(dx.0.add(r * dx.1 + c), n, add);
+            }
+        }
+    }
+}
+
+impl Run<Cpu> for ScaleShift {
+    fn run(&self, call: &Call<'_, Cpu>) {
+        let (cpu, x, y) = (call.device, call.src(0), call.dst(0));
+        let (scale, shift) = (call.src(1), call.src(2));
+        cpu.pool.ranges(y.rows, rows_per_share(y.cols), |rows| {
+            let k = Coefficients::new(scale, shift, self.act);
+            // SAFETY: these rows belong to this thread, the vectors have `cols` elements; an element is read before it is
+            // written, so `y` may be `x`.
+            unsafe {
+                let from = (x.ptr().add(rows.start * x.pitch), x.pitch);
+                let to = (y.ptr().add(rows.start * y.pitch), y.pitch);
+                forward(cpu.isa, from, k, to, rows.len(), y.cols, y.adds());
+            }
+        });
+    }
+}
+
+impl Run<Cpu> for ScaleShiftSums {
+    fn scratch(&self, _: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
+        row_sums_scratch(ins[0].shape.rows(), ins[0].shape.cols(), 2)
+    }
+
+    fn run(&self, call: &Call<'_, Cpu>) {
+        let (cpu, [dy, x, scale, shift]) = (call.device, [0, 1, 2, 3].map(|i| call.src(i)));
+        row_sums(cpu, x.rows, call.scratch(), [call.dst(0), call.dst(1)], |rows, totals| {
+            let k = Coefficients::new(scale, shift, self.act);
+            let (dscale, dshift) = totals.split_at_mut(x.cols);
+            // SAFETY: the rows lie in both matrices; all vectors have `cols` elements.
+            unsafe {
+                let (of, from) = (dy.ptr().add(rows.start * dy.pitch), x.ptr().add(rows.start * x.pitch));
+                let (dscale, dshift) = (dscale.as_mut_ptr(), dshift.as_mut_ptr());
+                sums(cpu.isa, (of, dy.pitch), (from, x.pitch), k, dscale, dshift, rows.len(), x.cols);
+            }
+        });
+    }
+}
+
+impl Run<Cpu> for ScaleShiftDx {
+    fn run(&self, call: &Call<'_, Cpu>) {
+        let (cpu, [dy, x, scale, shift], dx) = (call.device, [0, 1, 2, 3].map(|i| call.src(i)), call.dst(0));
+        let stats = self.stats.then(|| [4, 5, 6].map(|i| call.src(i)));
+        cpu.pool.ranges(dx.rows, rows_per_share(dx.cols), |rows| {
+            let k = Coefficients::new(scale, shift, self.act);
+            // SAFETY: these rows belong to this thread, the vectors have `cols` elements; an element is read before it is
+            // written, so `dx` may be `dy`.
+            unsafe {
+                let (of, from) = (dy.ptr().add(rows.start * dy.pitch), x.ptr().add(rows.start * x.pitch));
+                let (of, from, to) = ((of, dy.pitch), (from, x.pitch), (dx.ptr().add(rows.start * dx.pitch), dx.pitch));
+                match stats {
+                    None => backward(cpu.isa, of, from, k, to, rows.len(), dx.cols, dx.adds()),
+                    Some(stats) => {
+                        let [mean, dmean, dvar] = stats.map(|s| s.ptr());
+                        let stats = Stats { mean, dmean, dvar, one: (1.0 / dx.rows as f64) as f32 };
+                        backward_stats(cpu.isa, of, from, k, stats, to, rows.len(), dx.cols, dx.adds())
+                    }
+                }
+            }
+        });
+    }
+}
