@@ -3,7 +3,7 @@
 use super::layers::{Net, Tensor};
 use super::{densenet121, inception_v3, vgg16, xception};
 use crate::error::{Error, Result};
-use crate::ops::Mode;
+use crate::ops::preprocess::Mode;
 use std::fmt;
 use std::str::FromStr;
 

@@ -13,7 +13,8 @@
 use super::layers::{Kind, Net, Tensor};
 use crate::base::Val;
 use crate::ir::Init;
-use crate::ops::{Act, BnCoefficients, ChannelStats, Concat, Emit, MovingAverage, ScaleShift};
+use crate::ops::activation::Act;
+use crate::ops::{BnCoefficients, ChannelStats, Concat, Emit, MovingAverage, ScaleShift};
 
 impl Net {
     /// Batch normalization with gamma and beta.
@@ -60,10 +61,10 @@ impl Net {
         let found = match self.parts.get(&v).cloned() {
             Some(parts) => {
                 let (means, variances): (Vec<Val>, Vec<Val>) = parts.into_iter().map(|part| self.statistics_of(part)).unzip();
-                (self.builder.op(Concat {}, &means), self.builder.op(Concat {}, &variances))
+                (self.builder.op(Concat, &means), self.builder.op(Concat, &variances))
             }
             None => {
-                let stats = self.builder.emit(ChannelStats {}.into(), &[v]);
+                let stats = self.builder.emit(ChannelStats.into(), &[v]);
                 (stats[0], stats[1])
             }
         };

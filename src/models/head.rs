@@ -3,7 +3,8 @@
 use super::layers::{AUTO, Net, Tensor};
 use crate::base::Val;
 use crate::error::{Error, Result};
-use crate::ops::{Act, CrossEntropy, Emit, Softmax};
+use crate::ops::activation::Act;
+use crate::ops::{CrossEntropy, Emit, Softmax};
 use std::fmt;
 use std::str::FromStr;
 
@@ -48,7 +49,7 @@ pub(super) fn logits(n: &mut Net, features: Tensor, hidden: &[Hidden], classes: 
 
 /// `probabilities = softmax(logits)`, an output of that name.
 pub(super) fn softmax(n: &mut Net, logits: Tensor) {
-    let probabilities = n.builder.op(Softmax {}, &[logits.val]);
+    let probabilities = n.builder.op(Softmax, &[logits.val]);
     n.builder.output("probabilities", probabilities);
 }
 

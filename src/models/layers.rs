@@ -6,9 +6,9 @@
 
 use crate::base::{Padding, Shape, Val, Window};
 use crate::ir::{Builder, Graph, Init, Role};
-use crate::ops::{
-    Act, Activation, Add, AvgPool, BiasAdd, Concat, Conv2d, Dense, Depthwise, GlobalAvgPool, MaxPool, Mode, Preprocess,
-};
+use crate::ops::activation::{Act, Activation};
+use crate::ops::preprocess::{Mode, Preprocess};
+use crate::ops::{Add, AvgPool, BiasAdd, Concat, Conv2d, Dense, Depthwise, GlobalAvgPool, MaxPool};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -152,7 +152,7 @@ impl Net {
         self.begin(name, Kind::Conv2D, &[x]);
         let y = self.conv_rows(x, filters, window);
         let bias = self.param("bias", [filters], Init::Zeros);
-        let y = self.builder.op(BiasAdd {}, &[y, bias]);
+        let y = self.builder.op(BiasAdd, &[y, bias]);
         let y = self.builder.op(Activation { act: Act::Relu }, &[y]);
         self.end(y)
     }
@@ -223,7 +223,7 @@ impl Net {
     pub fn add(&mut self, name: &str, xs: &[Tensor]) -> Tensor {
         self.begin(name, Kind::Add, xs);
         let ins: Vec<Val> = xs.iter().map(|&x| self.plain(x)).collect();
-        let y = self.builder.op(Add {}, &ins);
+        let y = self.builder.op(Add, &ins);
         self.end(y)
     }
 
@@ -231,7 +231,7 @@ impl Net {
     pub fn concat(&mut self, name: &str, xs: &[Tensor]) -> Tensor {
         self.begin(name, Kind::Concatenate, xs);
         let ins: Vec<Val> = xs.iter().map(|&x| self.plain(x)).collect();
-        let y = self.builder.op(Concat {}, &ins);
+        let y = self.builder.op(Concat, &ins);
         self.parts.insert(y, ins);
         self.end(y)
     }
@@ -243,8 +243,8 @@ impl Net {
         let inputs = self.builder.shape(v).cols();
         let kernel = self.param("kernel", [inputs, units], Init::GlorotUniform { fan_in: inputs, fan_out: units });
         let bias = self.param("bias", [units], Init::Zeros);
-        let y = self.builder.op(Dense {}, &[v, kernel]);
-        let y = self.builder.op(BiasAdd {}, &[y, bias]);
+        let y = self.builder.op(Dense, &[v, kernel]);
+        let y = self.builder.op(BiasAdd, &[y, bias]);
         let y = if act == Act::Linear { y } else { self.builder.op(Activation { act }, &[y]) };
         self.end(y)
     }

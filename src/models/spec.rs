@@ -6,7 +6,7 @@ use super::layers::{AUTO, Frozen, Kind, Layer, Net, NormSettings};
 use super::model::Model;
 use super::near::did_you_mean;
 use crate::error::{Error, Result};
-use crate::ops::Mode;
+use crate::ops::preprocess::Mode;
 
 /// Whether the graph ends in probabilities or in a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
