@@ -288,6 +288,10 @@ ops! {
     bias_add::{ BiasAdd, ColumnSum },
     add::{ Add },
     concat::{ Concat, Columns, PadColumns },
+    softmax::{ Softmax, SoftmaxDx },
+    cross_entropy::{ CrossEntropy, CrossEntropyDx },
+    sgd::{ Sgd },
+    adam::{ Adam },
 }
 
 backend!(Naive);

@@ -5,7 +5,7 @@ use super::{Backend, Case, Emit, Fill, Op, Rule, Site};
 use crate::base::{DType, Shape, Ty, Val};
 use crate::device::cpu::{Cpu, Isa};
 use crate::device::naive::Naive;
-use crate::device::{Arena, Arenas, Call, Operand, Place, Write};
+use crate::device::{Arena, Arenas, Call, Device, Operand, Place, Write};
 
 /// Elements before and after every operand, and between rows, that nobody may touch.
 const GUARD: usize = 3;
@@ -152,6 +152,7 @@ fn check<R: Rule>() {
         }
         if case.varied.contains(&true) {
             check_gradients(&case, &tys, &data);
+            check_wants(&case, &tys);
         }
     }
 }
@@ -224,6 +225,21 @@ fn check_gradients(case: &Case, tys: &[Ty], data: &[Vec<f64>]) {
     assert!(refused < sets.count(), "{}: no gradient to check", case.op);
 }
 
+/// Asked for one gradient alone, a rule returns that one and no other.
+fn check_wants(case: &Case, tys: &[Ty]) {
+    for only in (0..tys.len()).filter(|&i| case.varied[i]) {
+        let mut tape = Tape { tys: Vec::new(), rows: Vec::new() };
+        let ins: Vec<Val> = tys.iter().map(|&ty| tape.value(ty)).collect();
+        let outs = (&mut tape as &mut dyn Emit).emit(case.op.clone(), &ins);
+        let dy = tape.value(tape.tys[outs[0].index()]);
+        let dys: Vec<_> = (0..outs.len()).map(|i| (i == 0).then_some(dy)).collect();
+        let wants: Vec<bool> = (0..tys.len()).map(|i| i == only).collect();
+        let gradients = case.op.vjp(&Site { ins: &ins, outs: &outs, wants: &wants }, &dys, &mut tape).unwrap();
+        let found: Vec<bool> = gradients.iter().map(Option::is_some).collect();
+        assert_eq!(found, wants, "{}", case.op);
+    }
+}
+
 /// Central differences of `loss` at up to forty elements of input `i`.
 fn compare(case: &Case, i: usize, data: &[Vec<f64>], gradient: &[f64], loss: &dyn Fn(&[Vec<f64>]) -> f64) {
     assert_eq!(gradient.len(), data[i].len());
@@ -258,4 +274,128 @@ checks! {
     bias_add: BiasAdd, ColumnSum;
     add: Add;
     concat: Concat, Columns, PadColumns;
+    softmax: Softmax, SoftmaxDx;
+    cross_entropy: CrossEntropy, CrossEntropyDx;
+    sgd: Sgd;
+    adam: Adam;
+}
+
+#[test]
+fn a_wrong_shape_is_refused_with_what_was_found_and_what_was_expected() {
+    let refuse = |op: Op, shapes: &[&[usize]], words: &[&str]| {
+        let tys: Vec<Ty> = shapes.iter().map(|dims| Ty::f32(Shape::new(dims))).collect();
+        let error = op.infer(&tys).expect_err(op.name());
+        assert!(words.iter().all(|word| error.contains(word)), "{}: {error}", op.name());
+    };
+    refuse(super::ChannelStats.into(), &[&[2, 3], &[3]], &["2 inputs", "expects 1"]);
+    refuse(super::ChannelStats.into(), &[&[0, 3]], &["0x3", "at least one"]);
+    refuse(super::BnCoefficients { epsilon: 1e-3, gamma: true }.into(), &[&[3], &[3], &[3]], &["3 inputs", "expects 4"]);
+    refuse(super::BnCoefficients { epsilon: 1e-3, gamma: false }.into(), &[&[3], &[4], &[3]], &["var", "4", "3 channels"]);
+    refuse(super::ScaleShift::default().into(), &[&[2, 5], &[5], &[4]], &["shift", "4", "5 channels"]);
+    refuse(super::ScaleShiftDx::default().into(), &[&[2, 5], &[3, 5], &[5], &[5]], &["2x5", "3x5"]);
+    refuse(super::BiasAdd.into(), &[&[2, 5], &[2]], &["bias", "2", "5 channels"]);
+    refuse(super::Add.into(), &[&[2, 5]], &["1 inputs", "expects 2"]);
+    refuse(super::Add.into(), &[&[2, 5], &[2, 5], &[2, 4]], &["input 2", "2x4", "2x5"]);
+    refuse(super::Concat.into(), &[&[2, 5], &[3, 5]], &["input 1", "3x5", "2x5"]);
+    refuse(super::Columns { start: 3, len: 3 }.into(), &[&[2, 5]], &["3..6", "5 columns"]);
+    refuse(super::Softmax.into(), &[&[2, 1]], &["1 class,", "at least 2"]);
+    refuse(super::CrossEntropy { label_smoothing: 0.0 }.into(), &[&[2, 3], &[2, 3], &[3]], &["3", "2 samples"]);
+    refuse(super::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 }.into(), &[&[9], &[9], &[8], &[4]], &["velocity", "8", "9"]);
+    refuse(super::Adam::default().into(), &[&[9], &[9], &[9], &[9], &[1]], &["knobs", "1", "4 numbers"]);
+}
+
+/// Where the forward pass is open, the backward pass is: x and shift are chosen so that z is a rounding error.
+#[test]
+fn the_gradient_of_a_fused_relu_is_open_exactly_where_the_relu_is() {
+    let (mut random, act) = (Random(3), super::activation::Act::Relu);
+    let (x, scale) = (random.draw([1, 4001].into(), Fill::Normal), random.draw([4001].into(), Fill::Normal));
+    let shift: Vec<f64> = x.iter().zip(&scale).map(|(x, s)| -f64::from((x * s) as f32)).collect();
+    let (row, vector) = (Ty::f32([1, 4001]), Ty::f32([4001]));
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        let cpu = Cpu::with(isa, 1);
+        let forward = (super::ScaleShift { act }.into(), vec![x.clone(), scale.clone(), shift.clone()]);
+        let y = run(&cpu, &forward.0, &[row, vector, vector], &forward.1, Write::Set, false).remove(0);
+        let ones = vec![1.0; 4001];
+        let sums = run(
+            &cpu,
+            &super::ScaleShiftSums { act }.into(),
+            &[row, row, vector, vector],
+            &[ones.clone(), x.clone(), scale.clone(), shift.clone()],
+            Write::Set,
+            false,
+        );
+        let dx = run(
+            &cpu,
+            &super::ScaleShiftDx { act, stats: false }.into(),
+            &[row, row, vector, vector],
+            &[ones, x.clone(), scale.clone(), shift.clone()],
+            Write::Set,
+            false,
+        );
+        for c in 0..4001 {
+            assert_eq!((sums[1][c] == 1.0, dx[0][c] != 0.0), (y[c] > 0.0, y[c] > 0.0), "{isa}: z = {}", y[c]);
+        }
+    }
+}
+
+/// Memory bandwidth of the ops that a batch norm is made of: `cargo test --release bandwidth -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn bandwidth() {
+    let (linear, relu) = (super::activation::Act::Linear, super::activation::Act::Relu);
+    for threads in [1, 2] {
+        let cpu = Cpu::with(Isa::best(), threads);
+        for shape in [[16, 112, 112, 64], [16, 14, 14, 1024]] {
+            let (matrix, vector) = (Ty::f32(shape), Ty::f32([shape[3]]));
+            let measure = |op: Op, matrices: usize, vectors: usize| {
+                // Without an activation or statistics the x of `scale_shift_dx` is not read.
+                let unread = usize::from(op == super::ScaleShiftDx::default().into());
+                let tys: Vec<Ty> = [vec![matrix; matrices], vec![vector; vectors]].concat();
+                let outs = op.infer(&tys).unwrap();
+                let bytes: usize = tys[unread..].iter().chain(&outs).map(|ty| ty.bytes()).sum();
+                let seconds = best_time(&cpu, &op, &tys, &outs);
+                println!(
+                    "{threads} threads {shape:?} {:>24}: {:6.2} ms {:5.1} GB/s",
+                    op.to_string(),
+                    1e3 * seconds,
+                    bytes as f64 / seconds / 1e9
+                );
+            };
+            measure(super::Concat.into(), 1, 0); // the yardstick: a copy
+            measure(super::ChannelStats.into(), 1, 0);
+            measure(super::ColumnSum.into(), 1, 0);
+            for act in [linear, relu] {
+                measure(super::ScaleShift { act }.into(), 1, 2);
+                measure(super::ScaleShiftSums { act }.into(), 2, 2);
+                measure(super::ScaleShiftDx { act, stats: false }.into(), 2, 2);
+                measure(super::ScaleShiftDx { act, stats: true }.into(), 2, 5);
+            }
+            measure(super::ChannelStatsDx.into(), 1, 3);
+            measure(super::Add.into(), 2, 0);
+        }
+    }
+}
+
+/// The best of many runs, all operands dense and one after the other.
+fn best_time(cpu: &Cpu, op: &Op, tys: &[Ty], outs: &[Ty]) -> f64 {
+    let mut end = 0;
+    let mut operand = |ty: &Ty| {
+        let place = Place { arena: Arena::Temps, offset: end, pitch: ty.shape.cols() };
+        end += ty.bytes().next_multiple_of(64);
+        Operand { ty: *ty, place, write: Write::Set }
+    };
+    let (ins, outs): (Vec<_>, Vec<_>) = (tys.iter().map(&mut operand).collect(), outs.iter().map(&mut operand).collect());
+    let outs_tys: Vec<Ty> = outs.iter().map(|o| o.ty).collect();
+    let scratch = (end, cpu.scratch(op, tys, &outs_tys));
+    let mut arenas = Arenas::new(cpu).unwrap();
+    arenas.ensure(cpu, Arena::Temps, scratch.0 + scratch.1).unwrap();
+    let image: Vec<f32> = (0..end / 4).map(|i| (i % 97) as f32 / 97.0 - 0.4).collect();
+    cpu.write(arenas.get_mut(Arena::Temps), 0, bytemuck::cast_slice(&image));
+    let call = Call { device: cpu, arenas: &arenas, ins: &ins, outs: &outs, scratch: Some(scratch), derived: None };
+    let time = |_| {
+        let start = std::time::Instant::now();
+        Cpu::run(op, &call);
+        start.elapsed().as_secs_f64()
+    };
+    (0..25).map(time).fold(f64::INFINITY, f64::min)
 }

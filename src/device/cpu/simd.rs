@@ -330,7 +330,9 @@ macro_rules! simd {
         #[allow(clippy::too_many_arguments)]
         $vis unsafe fn $name(isa: $crate::device::cpu::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            #[allow(clippy::too_many_arguments, unused_unsafe)] // a loop over slices needs no `unsafe`
+            // A loop over slices of f64 needs neither `unsafe` nor the vector type, only the instruction set.
+            #[allow(clippy::extra_unused_type_parameters, clippy::macro_metavars_in_unsafe, unused_unsafe)]
+            #[allow(clippy::too_many_arguments)]
             unsafe fn body<$V: $crate::device::cpu::simd::Vector>($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the caller's promise; each instantiation runs on a machine that has its instructions.
                 unsafe { $body }
