@@ -275,6 +275,8 @@ impl fmt::Display for Op {
 // The list: a folder and the ops it defines, forward first, then its gradients.
 ops! {
     activation::{ Activation, ActivationDx },
+    conv2d::{ Conv2d, Conv2dDx, Conv2dDw },
+    dense::{ Dense, DenseDx, DenseDw },
     depthwise::{ Depthwise, DepthwiseDx, DepthwiseDw },
     max_pool::{ MaxPool, MaxPoolDx },
     avg_pool::{ AvgPool, AvgPoolDx },

@@ -1,11 +1,13 @@
 //! The fast CPU device: f32, AVX-512 / AVX2 / portable chosen at run time, threads fixed at start.
 //!
 //! Reading order: [`view`] (matrices in an arena), [`simd`] (one vector type per instruction set), [`pool`] (threads),
-//! then [`columns`] (the loops that several ops share). `unsafe` of the CPU device lives here and in the SIMD loops of the ops.
+//! [`columns`] (the loops that several ops share), [`tile`] (the innermost loops of convolution and matrix product).
+//! `unsafe` of the CPU device lives here and in the SIMD loops of the ops.
 
 pub mod columns;
 pub mod pool;
 pub mod simd;
+pub mod tile;
 pub mod view;
 
 use super::{Call, Device};

@@ -222,6 +222,22 @@ impl<'a> Dst<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.ptr, self.rows * self.cols) }
     }
 
+    /// Some elements of a buffer (a matrix of one row), as a buffer.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Dst<'a> {
+        assert!(self.rows == 1 && range.start <= range.end && range.end <= self.cols);
+        Dst { ptr: self.ptr.wrapping_add(range.start), cols: range.len(), pitch: range.len(), ..*self }
+    }
+
+    /// Some elements of a buffer (a matrix of one row), to be written by one thread.
+    ///
+    /// # Safety
+    /// As for [`Dst::row`], for these elements.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn part(&self, range: std::ops::Range<usize>) -> &'a mut [f32] {
+        // SAFETY: `slice` checks that the range lies in the buffer; exclusivity is the caller's promise.
+        unsafe { self.slice(range).flat() }
+    }
+
     /// The same memory, to be read back.
     pub fn src(&self) -> Src<'a> {
         Src { ptr: self.ptr, rows: self.rows, cols: self.cols, pitch: self.pitch, memory: PhantomData }

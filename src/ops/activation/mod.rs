@@ -4,6 +4,8 @@
 mod cpu;
 pub mod naive;
 
+pub(in crate::ops) use naive::apply;
+
 use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity};
 use crate::base::{Ty, Val};
 use std::fmt;

@@ -1,0 +1,142 @@
+//! Register tiles: the innermost loops of convolution and matrix product.
+//!
+//! A tile keeps `rows` x `vectors` running sums in registers and never touches memory for them. [`strip`] sums over
+//! channels (results: pixels x output channels); [`outer`] sums over pixels (results: input channels x output channels).
+//! Each is compiled for every tile size up to the instruction set's own, so that an edge costs no wasted arithmetic.
+//!
+//! The sums are an array indexed by literals alone: an index the compiler does not see through would put the whole array
+//! on the stack, at a third of the speed and without a warning. Hence the macro [`unroll`].
+
+mod outer;
+mod strip;
+
+pub use outer::{Outer, outer};
+pub use strip::{Strip, strip};
+
+use super::Isa;
+
+/// The largest tile of an instruction set: as many sums as its registers hold beside the operands.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile {
+    /// Pixels of a strip, input channels of an outer product.
+    pub rows: usize,
+    /// Vectors of output channels.
+    pub vectors: usize,
+    /// Floats of a vector.
+    pub lanes: usize,
+}
+
+impl Tile {
+    /// 28 of AVX-512's 32 registers, 12 of AVX2's 16; eight floats are two of SSE's 16.
+    pub fn of(isa: Isa) -> Self {
+        let (rows, vectors) = match isa {
+            Isa::Avx512 => (14, 2),
+            Isa::Avx2 => (6, 2),
+            Isa::Portable => (4, 1),
+        };
+        Tile { rows, vectors, lanes: isa.lanes() }
+    }
+
+    /// Output channels of a whole tile.
+    pub fn width(self) -> usize {
+        self.vectors * self.lanes
+    }
+}
+
+/// Splits `count` into the fewest runs of at most `most`, as even as they can be: 35 by 14 is 12, 12, 11.
+pub fn even_runs(count: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let runs = count.div_ceil(most);
+    (0..runs).map(move |i| share(count, runs, i))
+}
+
+/// Share `i` of `count` things dealt out to `shares`, the first ones getting one more where it does not come out even.
+pub fn share(count: usize, shares: usize, i: usize) -> std::ops::Range<usize> {
+    let (each, more) = (count / shares, count % shares);
+    let start = i * each + i.min(more);
+    start..start + each + usize::from(i < more)
+}
+
+/// Repeats a block for the constant index 0, 1, .. below `M` rows or `N` vectors of a tile.
+macro_rules! unroll {
+    ($m:ident < M, $block:block) => { unroll!(@ $m M $block 0 1 2 3 4 5 6 7 8 9 10 11 12 13) };
+    ($n:ident < N, $block:block) => { unroll!(@ $n N $block 0 1) };
+    (@ $m:ident $count:ident $block:block $($i:literal)*) => {{$(
+        if $i < $count {
+            #[allow(non_upper_case_globals)]
+            const $m: usize = $i;
+            $block
+        }
+    )*}};
+}
+use unroll;
+
+/// The table of a kernel's sizes: `[rows - 1][vectors - 1]`.
+macro_rules! sizes {
+    ($kernel:ident: $($m:literal)*) => { [$([$kernel::<$m, 1> as Kernel, $kernel::<$m, 2>]),*] };
+}
+use sizes;
+
+/// Compiles a body over `<V: Vector, const M: usize, const N: usize>` for every tile size of every instruction set, and
+/// defines the function that picks one.
+macro_rules! instantiate {
+    ($(#[$doc:meta])* $pick:ident of $args:ty) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx2,fma")]
+        unsafe fn avx512<const M: usize, const N: usize>(args: &$args) {
+            // SAFETY: the caller's promise; the instruction set is that of this function.
+            unsafe { body::<std::arch::x86_64::__m512, M, N>(args) }
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn avx2<const M: usize, const N: usize>(args: &$args) {
+            // SAFETY: as above.
+            unsafe { body::<std::arch::x86_64::__m256, M, N>(args) }
+        }
+
+        unsafe fn portable<const M: usize, const N: usize>(args: &$args) {
+            // SAFETY: as above.
+            unsafe { body::<$crate::device::cpu::simd::Eight, M, N>(args) }
+        }
+
+        $(#[$doc])*
+        ///
+        /// # Panics
+        /// If the tile is larger than the instruction set's own, [`Tile::of`](super::Tile::of).
+        pub fn $pick(isa: $crate::device::cpu::Isa, rows: usize, vectors: usize) -> unsafe fn(&$args) {
+            type Kernel = unsafe fn(&$args);
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                $crate::device::cpu::Isa::Avx512 => {
+                    const SIZES: [[Kernel; 2]; 14] = $crate::device::cpu::tile::sizes!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+                    SIZES[rows - 1][vectors - 1]
+                }
+                #[cfg(target_arch = "x86_64")]
+                $crate::device::cpu::Isa::Avx2 => {
+                    const SIZES: [[Kernel; 2]; 6] = $crate::device::cpu::tile::sizes!(avx2: 1 2 3 4 5 6);
+                    SIZES[rows - 1][vectors - 1]
+                }
+                _ => {
+                    const SIZES: [[Kernel; 2]; 4] = $crate::device::cpu::tile::sizes!(portable: 1 2 3 4);
+                    SIZES[rows - 1][vectors - 1]
+                }
+            }
+        }
+    };
+}
+use instantiate;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_even_and_cover() {
+        let lengths = |count, most| even_runs(count, most).map(|r| r.len()).collect::<Vec<_>>();
+        assert_eq!(lengths(35, 14), [12, 12, 11]);
+        assert_eq!(lengths(14, 14), [14]);
+        assert_eq!(lengths(1, 14), [1]);
+        assert!(lengths(0, 14).is_empty());
+        assert_eq!((0..3).map(|i| share(8, 3, i)).collect::<Vec<_>>(), [0..3, 3..6, 6..8]);
+    }
+}

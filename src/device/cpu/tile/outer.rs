@@ -1,0 +1,65 @@
+use super::{instantiate, unroll};
+use crate::device::cpu::simd::Vector;
+
+/// `M` neighbouring input channels x `N` vectors of output channels, summed over a block of pixels:
+///
+/// `w[m][n] += sum over images, rows, pixels of x[image * x_image + row * x_row + pixel * x_pixel + m] * dy[..][n]`.
+pub struct Outer {
+    pub images: usize,
+    pub rows: usize,
+    pub pixels: usize,
+    /// First of the `M` channels at the first pixel, and the floats between images, rows and pixels.
+    pub x: *const f32,
+    pub x_image: usize,
+    pub x_row: usize,
+    pub x_pixel: usize,
+    /// Packed gradients, `N` whole vectors a pixel, pixels contiguous; floats between images and rows.
+    pub dy: *const f32,
+    pub dy_image: usize,
+    pub dy_row: usize,
+    /// First result, floats between two input channels of it, and output channels that exist.
+    pub w: *mut f32,
+    pub w_row: usize,
+    pub cols: usize,
+    /// Start from what lies at `w` instead of from zero.
+    pub add: bool,
+}
+
+#[inline(always)]
+unsafe fn body<V: Vector, const M: usize, const N: usize>(a: &Outer) {
+    // SAFETY: the caller's promise: `x`, `dy` and `w` are valid over the extents that `Outer` names; stores of the last
+    // vector are limited to `cols`.
+    unsafe {
+        let last = a.cols - (N - 1) * V::N;
+        let mut sums = [[V::zero(); 2]; 14];
+        if a.add {
+            unroll!(m < M, {
+                unroll!(n < N, { sums[m][n] = V::take(a.w.add(m * a.w_row + n * V::N), if n + 1 == N { last } else { V::N }) })
+            });
+        }
+        for image in 0..a.images {
+            for row in 0..a.rows {
+                let mut x = a.x.add(image * a.x_image + row * a.x_row);
+                let mut dy = a.dy.add(image * a.dy_image + row * a.dy_row);
+                for _ in 0..a.pixels {
+                    let mut gradients = [V::zero(); 2];
+                    unroll!(n < N, { gradients[n] = V::load(dy.add(n * V::N)) });
+                    unroll!(m < M, {
+                        let value = V::splat(*x.add(m));
+                        unroll!(n < N, { sums[m][n] = value.fma(gradients[n], sums[m][n]) })
+                    });
+                    x = x.add(a.x_pixel);
+                    dy = dy.add(N * V::N);
+                }
+            }
+        }
+        unroll!(m < M, {
+            unroll!(n < N, { sums[m][n].put(a.w.add(m * a.w_row + n * V::N), if n + 1 == N { last } else { V::N }, false) })
+        });
+    }
+}
+
+instantiate! {
+    /// The kernel for `rows` input channels and `vectors` vectors of output channels.
+    outer of Outer
+}

@@ -1,0 +1,243 @@
+use super::pack::panel_columns;
+use super::pass::{Block, Blocks, Pass};
+use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
+use crate::device::cpu::{Cpu, Dst, Src};
+use std::ops::Range;
+
+/// Floats of `x`, and as many of `dy`, that a thread works on at a time: together they fit its second-level cache.
+const BLOCK: usize = 64 * 1024;
+/// Input channels and panels of output channels that a thread works on at a time.
+const CHANNELS: usize = 112;
+const PANELS: usize = 4;
+/// Floats of the largest filter that each thread sums into a copy of its own.
+const SMALL_FILTER: usize = 64 * 1024;
+
+/// `dw[i, j, k, c] = sum over pixels of x[.., k] * dy[.., c]`, planned.
+///
+/// A thread copies a block of `x` (a group of input channels) and of `dy` (some panels of output channels) into buffers without
+/// gaps, then sums over its pixels in register tiles, tap by tap. A large filter is dealt out to the threads in groups of
+/// channels, each of which sees all pixels in order. For a small one the pixels are dealt out; each thread sums into its own
+/// copy, and the copies are added in order.
+pub(in crate::ops) struct FilterGrad {
+    tile: Tile,
+    pass: Pass,
+    cin: usize,
+    cout: usize,
+    blocks: Blocks,
+    /// Groups of input channels and of panels.
+    groups: [usize; 2],
+    /// Copies of the filter.
+    copies: usize,
+    threads: usize,
+}
+
+impl FilterGrad {
+    pub fn new(cpu: &Cpu, pass: Pass, cin: usize, cout: usize) -> Self {
+        let (tile, threads) = (Tile::of(cpu.isa), cpu.threads());
+        let panels = cout.div_ceil(tile.width());
+        let mut groups = [cin.div_ceil(CHANNELS), panels.div_ceil(PANELS)];
+        let filter = pass.taps[0] * pass.taps[1] * cin * cout;
+        let shares_pixels = filter <= SMALL_FILTER;
+        if !shares_pixels && groups[0] * groups[1] < 8 * threads {
+            groups[0] = groups[0].next_multiple_of(threads).min(cin.div_ceil(tile.rows));
+        }
+        let mut plan = FilterGrad { tile, pass, cin, cout, blocks: Blocks::new(&pass, [1; 3]), groups, copies: 1, threads };
+        plan.blocks = plan.cut();
+        if shares_pixels {
+            plan.blocks = plan.blocks.for_threads(threads);
+            plan.copies = threads.min(plan.blocks.count()).max(1);
+        }
+        plan
+    }
+
+    /// Few channels lie without gaps and with the padding, so that the taps of a row count as channels.
+    fn folds(&self) -> bool {
+        self.cin < 16
+    }
+
+    /// Floats from pixel to pixel in the two buffers.
+    fn pitches(&self) -> [usize; 2] {
+        let channels = self.cin.div_ceil(self.groups[0]);
+        let x = if self.folds() { self.cin } else { channels.next_multiple_of(16) };
+        let panels = self.cout.div_ceil(self.tile.width()).div_ceil(self.groups[1]);
+        [x, panels * self.tile.width()]
+    }
+
+    /// Blocks whose pixels fit [`BLOCK`] floats in both buffers.
+    fn cut(&self) -> Blocks {
+        let (pass, [x, dy]) = (&self.pass, self.pitches());
+        if pass.is_flat() {
+            return Blocks::new(pass, [1, 1, BLOCK / x.max(dy)]);
+        }
+        let x_row = x * pass.extent(1, pass.size[1]);
+        let x_image = x_row * pass.extent(0, pass.size[0]);
+        let dy_row = dy * pass.size[1];
+        let images = (BLOCK / x_image.max(1)).min(BLOCK / (dy_row * pass.size[0]).max(1));
+        if images > 0 {
+            return Blocks::new(pass, [images, usize::MAX, usize::MAX]);
+        }
+        let rows = (BLOCK / x_row).saturating_sub(pass.taps[0]) / pass.step[0] + 1;
+        Blocks::new(pass, [1, rows.min((BLOCK / dy_row).max(1)), usize::MAX])
+    }
+
+    /// Floats of one thread's two buffers.
+    fn buffers(&self) -> [usize; 2] {
+        let ([images, rows, cols], [x, dy]) = (self.blocks.largest(), self.pitches());
+        let x = images * self.pass.extent(0, rows) * self.pass.extent(1, cols) * x;
+        [x.next_multiple_of(16), (images * rows * cols * dy).next_multiple_of(16)]
+    }
+
+    fn filter(&self) -> usize {
+        self.pass.taps[0] * self.pass.taps[1] * self.cin * self.cout
+    }
+
+    /// Floats of working memory.
+    pub fn scratch(&self) -> usize {
+        let copies = if self.copies > 1 { self.copies * self.filter() } else { 0 };
+        self.threads * self.buffers().iter().sum::<usize>() + copies
+    }
+
+    pub fn run(&self, cpu: &Cpu, x: Src, dy: Src, dw: Dst, scratch: Dst) {
+        let [x_floats, dy_floats] = self.buffers();
+        let each = x_floats + dy_floats;
+        let panels = self.cout.div_ceil(self.tile.width());
+        let ([channel_groups, panel_groups], copies) = (self.groups, self.copies);
+        let copy = |i: usize| scratch.slice(self.threads * each + i * self.filter()..self.threads * each + (i + 1) * self.filter());
+        let unit = |i: usize, thread: usize, blocks: Range<usize>, into: *mut f32, add: bool| {
+            // SAFETY: each thread has its own part of the scratch memory.
+            let (x_buffer, dy_buffer) = unsafe { scratch.part(thread * each..(thread + 1) * each) }.split_at_mut(x_floats);
+            let channels = share(self.cin, channel_groups, i % channel_groups);
+            let panels = share(panels, panel_groups, i / channel_groups);
+            Sum { plan: self, cpu, x, dy, into, x_buffer, dy_buffer }.run(blocks, channels, panels, add);
+        };
+        let units = channel_groups * panel_groups;
+        if copies == 1 {
+            return cpu.pool.parts(units, |i, thread| unit(i, thread, 0..self.blocks.count(), dw.ptr(), dw.adds()));
+        }
+        cpu.pool.parts(copies, |c, thread| {
+            (0..units).for_each(|i| unit(i, thread, share(self.blocks.count(), copies, c), copy(c).ptr(), false));
+        });
+        let copies: Vec<&[f32]> = (0..copies).map(|c| copy(c).src().flat()).collect();
+        cpu.pool.ranges(self.filter(), 1024, |range| {
+            // SAFETY: each range of the filter is written by one thread.
+            let out = unsafe { std::slice::from_raw_parts_mut(dw.ptr().add(range.start), range.len()) };
+            for (k, out) in range.zip(out) {
+                let sum = copies.iter().fold(0.0, |sum, copy| sum + copy[k]);
+                *out = if dw.adds() { *out + sum } else { sum };
+            }
+        });
+    }
+}
+
+/// The sums of one group of channels, in the hands of one thread.
+struct Sum<'a> {
+    plan: &'a FilterGrad,
+    cpu: &'a Cpu,
+    x: Src<'a>,
+    dy: Src<'a>,
+    /// A whole filter `[taps, in, out]`.
+    into: *mut f32,
+    x_buffer: &'a mut [f32],
+    dy_buffer: &'a mut [f32],
+}
+
+impl Sum<'_> {
+    fn run(&mut self, blocks: Range<usize>, channels: Range<usize>, panels: Range<usize>, add: bool) {
+        let first = blocks.start;
+        for i in blocks {
+            let block = self.plan.blocks.get(i);
+            self.copy_x(&block, &channels);
+            self.copy_dy(&block, &panels);
+            for panel in panels.clone() {
+                for tap in 0..self.plan.pass.taps[0] {
+                    self.tap_row(&block, &channels, panels.start, panel, tap, add || i > first);
+                }
+            }
+        }
+    }
+
+    /// `x` as `[images, rows, columns, channels]`, padding included; of the padding only columns are ever read, and those only
+    /// where taps are folded.
+    fn copy_x(&mut self, block: &Block, channels: &Range<usize>) {
+        let (pass, x, pitch) = (&self.plan.pass, self.x, self.plan.pitches()[0]);
+        let (top, left) = (pass.source(0, block.rows.start, 0), pass.source(1, block.cols.start, 0));
+        let (height, width) = (pass.extent(0, block.rows.len()), pass.extent(1, block.cols.len()));
+        let within = |b: isize| (b - left).clamp(0, width as isize) as usize;
+        let real = within(0)..within(pass.input[1] as isize).max(within(0));
+        for (i, row) in self.x_buffer.chunks_mut(width * pitch).take(block.images.len() * height).enumerate() {
+            let (image, a) = (block.images.start + i / height, top + (i % height) as isize);
+            if a < 0 || a >= pass.input[0] as isize {
+                continue;
+            }
+            row[..real.start * pitch].fill(0.0);
+            row[real.end * pitch..].fill(0.0);
+            let first = (image * pass.input[0] + a as usize) * pass.input[1];
+            for b in real.clone() {
+                let from = &x.row(first + (b as isize + left) as usize)[channels.clone()];
+                let to = &mut row[b * pitch..][..from.len()];
+                if from.len() < 16 { to.iter_mut().zip(from).for_each(|(t, &f)| *t = f) } else { to.copy_from_slice(from) }
+            }
+        }
+    }
+
+    /// `dy` as `[panels, images, rows, columns, panel width]`, the last vector padded with zeros.
+    fn copy_dy(&mut self, block: &Block, panels: &Range<usize>) {
+        let (plan, dy) = (self.plan, self.dy);
+        let size = plan.pass.size;
+        let pixels = block.images.len() * block.rows.len() * block.cols.len();
+        let mut at = 0;
+        for panel in panels.clone() {
+            let (columns, padded) = panel_columns(plan.tile, panel, plan.cout);
+            let mut out = self.dy_buffer[at..at + pixels * padded].chunks_exact_mut(padded);
+            for (image, row) in block.images.clone().flat_map(|n| block.rows.clone().map(move |row| (n, row))) {
+                let first = (image * size[0] + row) * size[1];
+                for col in block.cols.clone() {
+                    let to = out.next().expect("the buffer has a place for every pixel");
+                    to[..columns.len()].copy_from_slice(&dy.row(first + col)[columns.clone()]);
+                    to[columns.len()..].fill(0.0);
+                }
+            }
+            at += pixels * padded;
+        }
+    }
+
+    /// Adds the block's products for one row of taps and one panel.
+    fn tap_row(&mut self, block: &Block, channels: &Range<usize>, first_panel: usize, panel: usize, tap: usize, add: bool) {
+        let plan = self.plan;
+        let (pass, x_pixel) = (&plan.pass, plan.pitches()[0]);
+        let (columns, padded) = panel_columns(plan.tile, panel, plan.cout);
+        let (height, width) = (pass.extent(0, block.rows.len()), pass.extent(1, block.cols.len()));
+        let pixels = block.images.len() * block.rows.len() * block.cols.len();
+        let dy = self.dy_buffer[(panel - first_panel) * pixels * plan.tile.width()..].as_ptr();
+        let rows = pass.real_results(0, tap, block.rows.clone());
+        // Folded taps are so many channels more of one tap, and read the zeros of the padding.
+        let (taps, depth) = if plan.folds() { (1, pass.taps[1] * plan.cin) } else { (pass.taps[1], channels.len()) };
+        for j in 0..taps {
+            let cols = if plan.folds() { block.cols.clone() } else { pass.real_results(1, j, block.cols.clone()) };
+            let (row, col) = (rows.start - block.rows.start, cols.start - block.cols.start);
+            let x = self.x_buffer.as_ptr().wrapping_add(((row * pass.step[0] + tap) * width + col * pass.step[1] + j) * x_pixel);
+            for run in even_runs(depth, plan.tile.rows) {
+                let k = (tap * pass.taps[1] + j) * plan.cin + channels.start + run.start;
+                let args = Outer {
+                    images: block.images.len(),
+                    rows: rows.len(),
+                    pixels: cols.len(),
+                    x: x.wrapping_add(run.start),
+                    x_image: height * width * x_pixel,
+                    x_row: pass.step[0] * width * x_pixel,
+                    x_pixel: pass.step[1] * x_pixel,
+                    dy: dy.wrapping_add((row * block.cols.len() + col) * padded),
+                    dy_image: block.rows.len() * block.cols.len() * padded,
+                    dy_row: block.cols.len() * padded,
+                    w: self.into.wrapping_add(k * plan.cout + columns.start),
+                    w_row: plan.cout,
+                    cols: columns.len(),
+                    add,
+                };
+                // SAFETY: rows and columns are those whose tap lies in the buffer; the channels of the filter belong to this
+                // thread, or the filter is its own copy.
+                unsafe { outer(self.cpu.isa, run.len(), padded / plan.tile.lanes)(&args) }
+            }
+        }
+    }
+}

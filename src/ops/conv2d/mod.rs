@@ -1,0 +1,291 @@
+//! Convolution of pixel matrices with a kernel `[kernel_h, kernel_w, in, out]`, as Keras stores it:
+//!
+//! `y[n, o, p, c] = sum over i, j, k of x[n, o * stride + i - pad, p * stride + j - pad, k] * w[i, j, k, c]`,
+//!
+//! over the taps that lie on real pixels. It is linear in `x` and in `w`, so each gradient is the transposed map applied to
+//! `dy`: [`Conv2dDx`] sends every `dy` back to the pixels it was read from, [`Conv2dDw`] to the taps it went through.
+
+pub(in crate::ops) mod cpu;
+mod naive;
+#[cfg(test)]
+pub(in crate::ops) mod tests;
+
+use super::activation::Act;
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};
+use crate::base::{DType, Geom, Shape, Ty, Val, Window};
+
+/// `y = act(conv(x, w) * scale + bias)`: ins `x` NHWC, `w`, then `scale` and `bias` (one value per output channel) as far
+/// as their fields say so. The three fields are filled by fusion alone, from the batch norm, bias and activation that follow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conv2d {
+    pub window: Window,
+    pub scale: bool,
+    pub bias: bool,
+    pub act: Act,
+}
+
+impl Conv2d {
+    /// The plain convolution, which models are written with.
+    pub fn new(window: Window) -> Self {
+        Conv2d { window, scale: false, bias: false, act: Act::Linear }
+    }
+
+    /// Whether fusion has filled a field.
+    pub fn is_fused(&self) -> bool {
+        self.scale || self.bias || self.act != Act::Linear
+    }
+}
+
+/// The four axes of an activation.
+fn activation(what: &str, ty: Ty) -> Result<[usize; 4], String> {
+    ty.shape.four().ok_or_else(|| format!("{what} has shape {}, expects images x height x width x channels", ty.shape))
+}
+
+/// The channels `[in, out]` of a kernel that fits the window.
+fn filter(window: &Window, ty: Ty) -> Result<[usize; 2], String> {
+    let [h, w] = window.kernel;
+    match ty.shape.four() {
+        Some([kh, kw, cin, cout]) if [kh, kw] == window.kernel => Ok([cin, cout]),
+        _ => Err(format!("filter has shape {}, expects {h}x{w} x in x out channels", ty.shape)),
+    }
+}
+
+/// The geometry of a checked convolution on an input of type `x`.
+fn geometry(window: &Window, shape: Shape) -> Geom {
+    let [_, h, w, _] = shape.four().expect("shape inference admits four axes here");
+    window.on(h, w).expect("shape inference has placed the window")
+}
+
+/// Twice the multiply-adds that touch real pixels, for `images` images and `channels` = in x out.
+fn flops(g: &Geom, images: usize, channels: usize) -> u64 {
+    2 * (images * channels) as u64 * g.real_taps() as u64
+}
+
+impl Rule for Conv2d {
+    const NAME: &'static str = "conv2d";
+    const FORMULA: &'static str = "y = act(conv(x, w) * scale + bias)";
+    const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
+
+    fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
+        arity(ins, 2 + usize::from(self.scale) + usize::from(self.bias))?;
+        let [images, height, width, channels] = activation("input", ins[0])?;
+        let [cin, cout] = filter(&self.window, ins[1])?;
+        if channels != cin {
+            return Err(format!("input has {channels} channels, the filter expects {cin}"));
+        }
+        let names = [("scale", self.scale), ("bias", self.bias)];
+        for ((what, _), &ty) in names.into_iter().filter(|n| n.1).zip(&ins[2..]) {
+            per_channel(what, ty, cout)?;
+        }
+        let [h, w] = self.window.on(height, width)?.output;
+        Ok(vec![ins[0].with([images, h, w, cout])])
+    }
+
+    fn vjp(&self, at: &Site, dys: &[Option<Val>], e: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
+        if self.is_fused() {
+            return Err("is fused; gradients are taken of plain rows, before fusion");
+        }
+        let Some(dy) = dys[0] else { return Ok(vec![None, None]) };
+        let (x, w, window) = (at.ins[0], at.ins[1], self.window);
+        let [_, height, width, _] = e.ty(x).shape.four().expect("shape inference admits four axes here");
+        let dx = at.wants[0].then(|| e.one(Conv2dDx { window, input: [height, width] }, &[dy, w]));
+        let dw = at.wants[1].then(|| e.one(Conv2dDw { window }, &[x, dy]));
+        Ok(vec![dx, dw])
+    }
+
+    fn flops(&self, ins: &[Ty], outs: &[Ty]) -> u64 {
+        let (x, y) = (ins[0].shape, outs[0].shape);
+        let channel_steps = usize::from(self.scale) + usize::from(self.bias) + usize::from(self.act != Act::Linear);
+        flops(&geometry(&self.window, x), x.dims()[0], x.cols() * y.cols()) + (channel_steps * y.len()) as u64
+    }
+
+    fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
+        ins[1].shape.rows()
+    }
+
+    fn detail(&self) -> String {
+        let mut text = self.window.to_string();
+        for (word, present) in [(" scale", self.scale), (" bias", self.bias)] {
+            text.push_str(if present { word } else { "" });
+        }
+        if self.act != Act::Linear { format!("{text} {}", self.act) } else { text }
+    }
+
+    fn cases() -> Vec<Case> {
+        let mut cases: Vec<Case> = shapes()
+            .into_iter()
+            .map(|(window, images, [h, w], cin, cout)| {
+                let [kh, kw] = window.kernel;
+                let name = format!("{window} on {images}x{h}x{w}, {cin} to {cout} channels");
+                Case::new(name, Conv2d::new(window), &[[images, h, w, cin], [kh, kw, cin, cout]])
+            })
+            .collect();
+        for (scale, bias) in [(false, false), (true, false), (false, true), (true, true)] {
+            for act in [Act::Linear, Act::Relu, Act::Sigmoid] {
+                let op = Conv2d { scale, bias, act, ..Conv2d::new(Window::same(3, 1)) };
+                let mut ins = vec![Shape::from([2, 4, 5, 3]), Shape::from([3, 3, 3, 37])];
+                ins.extend(vec![Shape::from([37]); usize::from(scale) + usize::from(bias)]);
+                if op.is_fused() {
+                    cases.push(Case::of(format!("fused {}", op.detail()), op, ins).forward_only());
+                }
+            }
+        }
+        cases
+    }
+}
+
+/// Windows, images, input pixels and channels that every convolution op is tried on.
+fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
+    let pads = |top, bottom, left, right| crate::base::Padding::Pads { top, bottom, left, right };
+    vec![
+        (Window::same(1, 1), 3, [3, 3], 5, 17),
+        (Window::same(1, 1), 1, [1, 1], 1, 1),
+        (Window::same(1, 1), 1, [3, 3], 728, 3),
+        (Window::same(1, 1), 1, [3, 3], 3, 728),
+        (Window::same(1, 1), 2, [5, 7], 48, 32),
+        (Window::same(1, 2), 1, [5, 4], 17, 5),
+        (Window::valid(1, 2), 3, [4, 5], 3, 32),
+        (Window::same(3, 1), 1, [5, 17], 17, 3),
+        (Window::same(3, 1), 3, [7, 6], 3, 32),
+        (Window::same(3, 1), 1, [2, 2], 5, 48),
+        (Window::same(3, 1), 1, [1, 1], 3, 5),
+        (Window::same(3, 1), 1, [3, 31], 1, 1),
+        (Window::valid(3, 1), 1, [4, 5], 32, 17),
+        (Window::valid(3, 1), 1, [3, 3], 3, 1),
+        (Window::valid(3, 2), 3, [7, 9], 3, 5),
+        (Window::valid(3, 2), 1, [6, 8], 17, 32),
+        (Window::same(3, 2), 1, [6, 7], 5, 3),
+        (Window::same(3, 2), 2, [8, 8], 1, 17),
+        (Window::same(5, 1), 1, [5, 6], 5, 3),
+        (Window::same(5, 1), 1, [3, 2], 3, 17),
+        (Window::same(5, 3), 1, [7, 8], 3, 3),
+        (Window::padded(7, 2, 3), 1, [9, 10], 3, 5),
+        (Window::same(7, 1), 1, [4, 4], 1, 5),
+        (Window::rect(1, 7), 1, [3, 9], 17, 5),
+        (Window::rect(7, 1), 1, [9, 3], 5, 17),
+        (Window::rect(1, 7), 1, [2, 4], 3, 3),
+        (Window { kernel: [3, 1], stride: [1, 2], padding: pads(3, 0, 0, 2) }, 1, [4, 5], 3, 5),
+        (Window { kernel: [2, 3], stride: [3, 1], padding: pads(0, 1, 2, 0) }, 2, [8, 5], 5, 3),
+    ]
+}
+
+/// `dx = conv transposed(dy, w)`, the gradient of [`Conv2d`] by an input of `input` pixels:
+/// `dx[n, a, b, k] = sum over i, j, c of dy[n, (a + pad - i) / stride, (b + pad - j) / stride, c] * w[i, j, k, c]` over the taps
+/// where both divisions come out even. Pixels that no window read get zero.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conv2dDx {
+    pub window: Window,
+    pub input: [usize; 2],
+}
+
+impl Conv2dDx {
+    fn geometry(&self) -> Geom {
+        self.window.on(self.input[0], self.input[1]).expect("shape inference has placed the window")
+    }
+}
+
+impl Rule for Conv2dDx {
+    const NAME: &'static str = "conv2d_dx";
+    const FORMULA: &'static str = "dx = conv transposed(dy, w)";
+    const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
+
+    fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
+        arity(ins, 2)?;
+        let [images, height, width, channels] = activation("gradient", ins[0])?;
+        let [cin, cout] = filter(&self.window, ins[1])?;
+        if channels != cout {
+            return Err(format!("gradient has {channels} channels, the filter makes {cout}"));
+        }
+        let [h, w] = self.input;
+        let output = self.window.on(h, w)?.output;
+        if output != [height, width] {
+            let [oh, ow] = output;
+            return Err(format!("gradient has {height}x{width} pixels, the window makes {oh}x{ow} of {h}x{w}"));
+        }
+        Ok(vec![ins[0].with([images, h, w, cin])])
+    }
+
+    fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
+        Err(NO_SECOND_DERIVATIVE)
+    }
+
+    fn flops(&self, ins: &[Ty], outs: &[Ty]) -> u64 {
+        let (dy, dx) = (ins[0].shape, outs[0].shape);
+        flops(&self.geometry(), dy.dims()[0], dy.cols() * dx.cols())
+    }
+
+    fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
+        let ([kh, kw], [sh, sw]) = (self.window.kernel, self.window.stride);
+        kh.div_ceil(sh) * kw.div_ceil(sw) * ins[0].shape.cols()
+    }
+
+    fn detail(&self) -> String {
+        self.window.to_string()
+    }
+
+    fn cases() -> Vec<Case> {
+        let case = |(window, images, input, cin, cout): (Window, usize, [usize; 2], usize, usize)| {
+            let ([kh, kw], [h, w]) = (window.kernel, window.on(input[0], input[1]).expect("a case has a place").output);
+            let name = format!("{window} to {images}x{}x{}, {cout} to {cin} channels", input[0], input[1]);
+            Case::new(name, Conv2dDx { window, input }, &[[images, h, w, cout], [kh, kw, cin, cout]]).forward_only()
+        };
+        shapes().into_iter().map(case).collect()
+    }
+}
+
+/// `dw = correlation(x, dy)`, the gradient of [`Conv2d`] by its kernel:
+/// `dw[i, j, k, c] = sum over n, o, p of x[n, o * stride + i - pad, p * stride + j - pad, k] * dy[n, o, p, c]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conv2dDw {
+    pub window: Window,
+}
+
+impl Rule for Conv2dDw {
+    const NAME: &'static str = "conv2d_dw";
+    const FORMULA: &'static str = "dw = correlation(x, dy)";
+    const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
+
+    fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
+        arity(ins, 2)?;
+        let [images, height, width, cin] = activation("input", ins[0])?;
+        let [gradients, h, w, cout] = activation("gradient", ins[1])?;
+        let [oh, ow] = self.window.on(height, width)?.output;
+        if [gradients, h, w] != [images, oh, ow] {
+            return Err(format!("gradient has {gradients}x{h}x{w} pixels, the window makes {images}x{oh}x{ow}"));
+        }
+        let [kh, kw] = self.window.kernel;
+        Ok(vec![parameter_gradient(ins[0], [kh, kw, cin, cout])])
+    }
+
+    fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
+        Err(NO_SECOND_DERIVATIVE)
+    }
+
+    fn flops(&self, ins: &[Ty], _: &[Ty]) -> u64 {
+        let (x, dy) = (ins[0].shape, ins[1].shape);
+        flops(&geometry(&self.window, x), x.dims()[0], x.cols() * dy.cols())
+    }
+
+    fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
+        ins[1].shape.rows()
+    }
+
+    fn detail(&self) -> String {
+        self.window.to_string()
+    }
+
+    fn cases() -> Vec<Case> {
+        let case = |(window, images, [h, w], cin, cout): (Window, usize, [usize; 2], usize, usize)| {
+            let [oh, ow] = window.on(h, w).expect("a case has a place").output;
+            let name = format!("{window} on {images}x{h}x{w}, {cin} by {cout} channels");
+            Case::new(name, Conv2dDw { window }, &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
+        };
+        shapes().into_iter().map(case).collect()
+    }
+}
+
+/// The type of a parameter's gradient: the activation's number type, but never a half-precision one.
+pub(in crate::ops) fn parameter_gradient(activation: Ty, shape: impl Into<Shape>) -> Ty {
+    let dtype = if activation.dtype == DType::Bf16 { DType::F32 } else { activation.dtype };
+    Ty { dtype, shape: shape.into() }
+}

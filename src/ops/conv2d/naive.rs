@@ -1,0 +1,75 @@
+use super::{Conv2d, Conv2dDw, Conv2dDx, geometry};
+use crate::base::Geom;
+use crate::device::Call;
+use crate::device::naive::{Array, Naive};
+use crate::ops::Run;
+use crate::ops::activation::apply;
+
+/// Calls `visit([n, o, p], [n, a, b], [i, j])` for every output pixel, input pixel and tap that meet.
+fn each_tap(g: &Geom, images: usize, mut visit: impl FnMut([usize; 3], [usize; 3], [usize; 2])) {
+    for n in 0..images {
+        for o in 0..g.output[0] {
+            for p in 0..g.output[1] {
+                for i in 0..g.kernel[0] {
+                    for j in 0..g.kernel[1] {
+                        if let (Some(a), Some(b)) = (g.source(0, o, i), g.source(1, p, j)) {
+                            visit([n, o, p], [n, a, b], [i, j]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Run<Naive> for Conv2d {
+    fn run(&self, call: &Call<'_, Naive>) {
+        let (x, w, mut y) = (call.input(0), call.input(1), Array::zeros(call.shape(0)));
+        let [_, _, cin, cout] = w.four();
+        each_tap(&geometry(&self.window, x.shape), x.four()[0], |[n, o, p], [_, a, b], [i, j]| {
+            for k in 0..cin {
+                for c in 0..cout {
+                    y[[n, o, p, c]] += x[[n, a, b, k]] * w[[i, j, k, c]];
+                }
+            }
+        });
+        let scale = self.scale.then(|| call.input(2));
+        let bias = self.bias.then(|| call.input(2 + usize::from(self.scale)));
+        for i in 0..y.data.len() {
+            let c = i % cout;
+            let scaled = y[i] * scale.as_ref().map_or(1.0, |s| s[c]) + bias.as_ref().map_or(0.0, |b| b[c]);
+            y[i] = apply(self.act, scaled);
+        }
+        call.output(0, y);
+    }
+}
+
+impl Run<Naive> for Conv2dDx {
+    fn run(&self, call: &Call<'_, Naive>) {
+        let (dy, w, mut dx) = (call.input(0), call.input(1), Array::zeros(call.shape(0)));
+        let [_, _, cin, cout] = w.four();
+        each_tap(&self.geometry(), dy.four()[0], |[n, o, p], [_, a, b], [i, j]| {
+            for k in 0..cin {
+                for c in 0..cout {
+                    dx[[n, a, b, k]] += dy[[n, o, p, c]] * w[[i, j, k, c]];
+                }
+            }
+        });
+        call.output(0, dx);
+    }
+}
+
+impl Run<Naive> for Conv2dDw {
+    fn run(&self, call: &Call<'_, Naive>) {
+        let (x, dy, mut dw) = (call.input(0), call.input(1), Array::zeros(call.shape(0)));
+        let [_, _, cin, cout] = dw.four();
+        each_tap(&geometry(&self.window, x.shape), x.four()[0], |[n, o, p], [_, a, b], [i, j]| {
+            for k in 0..cin {
+                for c in 0..cout {
+                    dw[[i, j, k, c]] += x[[n, a, b, k]] * dy[[n, o, p, c]];
+                }
+            }
+        });
+        call.output(0, dw);
+    }
+}
