@@ -54,7 +54,7 @@ impl Metadata {
             let what = format!("written by a newer defrost (format {}, this program knows {VERSION})", metadata.version);
             return Err(Error::input(what));
         }
-        if metadata.input_size == 0 || !(metadata.epsilon > 0.0) {
+        if metadata.input_size == 0 || metadata.epsilon <= 0.0 {
             return Err(Error::input(format!("metadata {KEY:?} has an input size or an epsilon that is not positive")));
         }
         Ok(metadata)
