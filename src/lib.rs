@@ -4,7 +4,8 @@ pub mod device;
 pub mod error;
 pub mod exec;
 pub mod ir;
+pub mod models;
 pub mod ops;
-
 pub mod pass;
 pub mod selftest;
+pub mod weights;
