@@ -9,11 +9,14 @@
 //! 5. [`dataset`]: all of that once for every file, held in memory;
 //! 6. [`permutation`] and [`batches`]: an epoch's order and its batches.
 //!
+//! [`check`] reads everything beforehand and reports damage, duplicates (with [`phash`]) and leaks across the split.
+//!
 //! Refused: formats that Keras does not read, damaged or truncated files (all of them are named, none is skipped in
 //! silence), sizes that a header claims beyond any camera's. Pixels leave this module as 0..=255; what a backbone wants
 //! made of them (`preprocess_input`) is the model's business. There is no augmentation.
 
 pub mod batches;
+pub mod check;
 pub mod dataset;
 pub mod decode;
 pub mod groups;
