@@ -20,8 +20,8 @@ use crate::error::Result;
 pub const TINY_SIDE: usize = 32;
 /// Near duplicates differ in at most this many of the hash's 64 bits ...
 pub const NEAR_BITS: u32 = 6;
-/// ... and by at most this many grey levels, on average over the thumbnail. Of the pairs in five medical collections
-/// that pass both, all looked at show one scene: recompressed, resized or the next frame of a video.
+/// ... and by at most this many grey levels, on average over the thumbnail. Chosen on five medical collections: pairs
+/// that pass both are recompressed or resized copies and neighbouring video frames or slices; a look-alike is rare.
 pub const NEAR_LEVELS: f32 = 10.0;
 
 /// Everything found; all paths are relative to the folder, in the listing's order.

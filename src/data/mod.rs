@@ -4,7 +4,7 @@
 //!
 //! 1. [`listing`]: which files there are, in Keras' order, and what class each one is;
 //! 2. [`split`] and [`groups`]: who trains and who validates; NumPy's shuffle;
-//! 3. [`decode`]: bytes to RGB, as Pillow does it;
+//! 3. [`sniff`] and [`decode`]: bytes to RGB, as Pillow does it;
 //! 4. [`resize`]: RGB to the network's size, as TensorFlow does it;
 //! 5. [`dataset`]: all of that once for every file, held in memory;
 //! 6. [`permutation`] and [`batches`]: an epoch's order and its batches.
@@ -24,6 +24,7 @@ pub mod listing;
 pub mod permutation;
 pub mod phash;
 pub mod resize;
+pub mod sniff;
 pub mod split;
 #[cfg(test)]
 pub(crate) mod testing;
