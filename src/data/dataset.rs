@@ -3,6 +3,7 @@
 //! Decoding costs more than a frozen step and happens once; afterwards an epoch reads memory. Whether that memory is
 //! there is asked before the first file is read.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -217,6 +218,13 @@ fn fill<T: Send>(
     results.into_iter().collect()
 }
 
+/// Pairs of images with the same bytes, one of `a` at `in_a`, one of `b` at `in_b`: what a validation set shares with
+/// its training set, within one dataset or between two.
+pub fn same_bytes(a: &Dataset, in_a: &[usize], b: &Dataset, in_b: &[usize]) -> Vec<(usize, usize)> {
+    let first: HashMap<&str, usize> = in_a.iter().rev().map(|&i| (a.sha256[i].as_str(), i)).collect();
+    in_b.iter().filter_map(|&j| first.get(b.sha256[j].as_str()).map(|&i| (i, j))).collect()
+}
+
 /// SHA-256 of a file's bytes, in hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
@@ -281,6 +289,19 @@ mod tests {
         let load = |options| Dataset::load(&listing, None, options, &|_, _| ()).unwrap();
         let expected: Vec<f32> = image(&load(&exact), 1).iter().map(|v| (v + 0.5).floor()).collect();
         assert_eq!(image(&load(&rounded), 1), expected);
+    }
+
+    #[test]
+    fn images_on_both_sides_and_clipped_ones_are_found() {
+        let (f, _) = small("dataset-same");
+        std::fs::copy(f.path().join("a/1.png"), f.path().join("b/2.png")).unwrap();
+        let mut gray = std::io::Cursor::new(Vec::new());
+        let samples = [0x1234u16.to_ne_bytes(); 4].concat();
+        image::write_buffer_with_format(&mut gray, &samples, 2, 2, image::ExtendedColorType::L16, image::ImageFormat::Png).unwrap();
+        f.write("b/3.png", gray.get_ref());
+        let data = Dataset::load(&Listing::read(f.path(), None).unwrap(), None, &Options::keras(2), &|_, _| ()).unwrap();
+        assert_eq!(same_bytes(&data, &[0, 1], &data, &[2, 3, 4]), [(0, 3)]);
+        assert!(data.warnings.len() == 1 && data.warnings[0].contains("(first: b/3.png)"), "{:?}", data.warnings);
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn csv_fields(line: &str) -> Vec<String> {
     let mut quoted = false;
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
-        let field = fields.last_mut().expect("starts with one field");
+        let Some(field) = fields.last_mut() else { break };
         match c {
             '"' if quoted && chars.peek() == Some(&'"') => field.extend(chars.next()),
             '"' if quoted || field.is_empty() => quoted = !quoted,

@@ -39,6 +39,11 @@ impl Fingerprint {
         (self.hash ^ other.hash).count_ones()
     }
 
+    /// Whether the thumbnail is of one gray value.
+    pub fn is_blank(&self) -> bool {
+        self.thumbnail.iter().all(|v| *v == self.thumbnail[0])
+    }
+
     /// Mean absolute difference of the thumbnails, in grey levels.
     pub fn difference(&self, other: &Fingerprint) -> f32 {
         let sum: u32 = self.thumbnail.iter().zip(&other.thumbnail).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
