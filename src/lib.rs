@@ -1,7 +1,11 @@
 pub mod base;
+pub mod data;
 pub mod device;
 pub mod error;
+pub mod exec;
 pub mod ir;
 pub mod models;
 pub mod ops;
+pub mod pass;
+pub mod selftest;
 pub mod weights;

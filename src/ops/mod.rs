@@ -54,6 +54,12 @@ pub trait Rule: Clone + PartialEq + Debug + Into<Op> {
         None
     }
 
+    /// Operands that are parameters or gradients of parameters, inputs counted first and results after: they lie without
+    /// gaps between rows.
+    fn weights(&self) -> &'static [usize] {
+        &[]
+    }
+
     /// The shapes the op must be right on.
     fn cases() -> Vec<Case>;
 
@@ -137,6 +143,8 @@ pub struct Case {
     pub fill: Vec<Fill>,
     /// Inputs whose gradient is compared with finite differences.
     pub varied: Vec<bool>,
+    /// Results that a gradient flows back into; `None` for all.
+    pub seeds: Option<Vec<usize>>,
 }
 
 impl Case {
@@ -148,7 +156,7 @@ impl Case {
 
     /// As [`Case::new`], for inputs of different ranks.
     pub fn of(name: impl Into<String>, op: impl Into<Op>, ins: Vec<Shape>) -> Self {
-        Case { name: name.into(), op: op.into(), fill: vec![Fill::Normal; ins.len()], varied: vec![true; ins.len()], ins }
+        Case { name: name.into(), op: op.into(), fill: vec![Fill::Normal; ins.len()], varied: vec![true; ins.len()], seeds: None, ins }
     }
 
     /// Draws input `i` in another way.
@@ -163,6 +171,12 @@ impl Case {
     /// Does not vary input `i`: a target, a knob, or an input the op has no gradient for.
     pub fn constant(mut self, i: usize) -> Self {
         self.varied[i] = false;
+        self
+    }
+
+    /// Lets a gradient flow back into these results alone.
+    pub fn seeds(mut self, results: &[usize]) -> Self {
+        self.seeds = Some(results.to_vec());
         self
     }
 
@@ -227,6 +241,8 @@ macro_rules! ops {
             pub fn terms(&self, ins: &[Ty], outs: &[Ty]) -> usize { each!(self, op => op.terms(ins, outs)) }
             /// See [`Rule::in_place`].
             pub fn in_place(&self, out: usize) -> Option<usize> { each!(self, op => op.in_place(out)) }
+            /// See [`Rule::weights`].
+            pub fn weights(&self) -> &'static [usize] { each!(self, op => op.weights()) }
             /// See [`Rule::detail`].
             pub fn detail(&self) -> String { each!(self, op => op.detail()) }
             /// The cases of every op in the list.
@@ -274,24 +290,24 @@ impl fmt::Display for Op {
 
 // The list: a folder and the ops it defines, forward first, then its gradients.
 ops! {
-    activation::{ Activation, ActivationDx },
+    preprocess::{ Preprocess, PreprocessDx },
     conv2d::{ Conv2d, Conv2dDx, Conv2dDw },
-    dense::{ Dense, DenseDx, DenseDw },
     depthwise::{ Depthwise, DepthwiseDx, DepthwiseDw },
+    dense::{ Dense, DenseDx, DenseDw },
+    bias_add::{ BiasAdd, ColumnSum },
+    activation::{ Activation, ActivationDx },
+    channel_stats::{ ChannelStats, ChannelStatsDx },
+    bn_coefficients::{ BnCoefficients, BnCoefficientsDx },
+    scale_shift::{ ScaleShift, ScaleShiftSums, ScaleShiftDx },
+    moving_average::{ MovingAverage },
     max_pool::{ MaxPool, MaxPoolDx },
     avg_pool::{ AvgPool, AvgPoolDx },
     global_avg_pool::{ GlobalAvgPool, GlobalAvgPoolDx },
-    preprocess::{ Preprocess, PreprocessDx },
-    constant::{ Constant },
-    channel_stats::{ ChannelStats, ChannelStatsDx },
-    bn_coefficients::{ BnCoefficients, BnCoefficientsDx },
-    moving_average::{ MovingAverage },
-    scale_shift::{ ScaleShift, ScaleShiftSums, ScaleShiftDx },
-    bias_add::{ BiasAdd, ColumnSum },
     add::{ Add },
     concat::{ Concat, Columns, PadColumns },
     softmax::{ Softmax, SoftmaxDx },
     cross_entropy::{ CrossEntropy, CrossEntropyDx },
+    constant::{ Constant },
     sgd::{ Sgd },
     adam::{ Adam },
 }

@@ -1,7 +1,7 @@
 //! The fast CPU device: f32, AVX-512 / AVX2 / portable chosen at run time, threads fixed at start.
 //!
 //! Reading order: [`view`] (matrices in an arena), [`simd`] (one vector type per instruction set), [`pool`] (threads),
-//! [`columns`] (the loops that several ops share), [`tile`] (the innermost loops of convolution and matrix product).
+//! then the loops that several ops share: [`columns`] and [`tile`] (the innermost loops of convolution and matrix product).
 //! `unsafe` of the CPU device lives here and in the SIMD loops of the ops.
 
 pub mod columns;

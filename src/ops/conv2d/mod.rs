@@ -111,6 +111,10 @@ impl Rule for Conv2d {
         if self.act != Act::Linear { format!("{text} {}", self.act) } else { text }
     }
 
+    fn weights(&self) -> &'static [usize] {
+        &[1]
+    }
+
     fn cases() -> Vec<Case> {
         let mut cases: Vec<Case> = shapes()
             .into_iter()
@@ -223,6 +227,10 @@ impl Rule for Conv2dDx {
         self.window.to_string()
     }
 
+    fn weights(&self) -> &'static [usize] {
+        &[1]
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, images, input, cin, cout): (Window, usize, [usize; 2], usize, usize)| {
             let ([kh, kw], [h, w]) = (window.kernel, window.on(input[0], input[1]).expect("a case has a place").output);
@@ -272,6 +280,10 @@ impl Rule for Conv2dDw {
 
     fn detail(&self) -> String {
         self.window.to_string()
+    }
+
+    fn weights(&self) -> &'static [usize] {
+        &[2]
     }
 
     fn cases() -> Vec<Case> {

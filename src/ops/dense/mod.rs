@@ -54,6 +54,10 @@ impl Rule for Dense {
         ins[0].shape.cols()
     }
 
+    fn weights(&self) -> &'static [usize] {
+        &[1]
+    }
+
     fn cases() -> Vec<Case> {
         let case = |[n, i, o]: [usize; 3]| Case::new(format!("{n} rows, {i} to {o}"), Dense, &[[n, i], [i, o]]);
         SHAPES.map(case).into()
@@ -90,6 +94,10 @@ impl Rule for DenseDx {
         ins[0].shape.cols()
     }
 
+    fn weights(&self) -> &'static [usize] {
+        &[1]
+    }
+
     fn cases() -> Vec<Case> {
         let case = |[n, i, o]: [usize; 3]| Case::new(format!("{n} rows, {o} to {i}"), DenseDx, &[[n, o], [i, o]]).forward_only();
         SHAPES.map(case).into()
@@ -124,6 +132,10 @@ impl Rule for DenseDw {
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
         ins[0].shape.rows()
+    }
+
+    fn weights(&self) -> &'static [usize] {
+        &[2]
     }
 
     fn cases() -> Vec<Case> {

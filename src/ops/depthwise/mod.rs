@@ -82,6 +82,10 @@ impl Rule for Depthwise {
         self.window.to_string()
     }
 
+    fn weights(&self) -> &'static [usize] {
+        &[1]
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, x): (Window, [usize; 4])| {
             let ins = vec![x.into(), kernel_shape(&window, x[3])];
@@ -121,6 +125,10 @@ impl Rule for DepthwiseDx {
         format!("{} of {}x{}", self.window, self.input[0], self.input[1])
     }
 
+    fn weights(&self) -> &'static [usize] {
+        &[1]
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, [n, h, w, c]): (Window, [usize; 4])| {
             let [out_h, out_w] = geom(&window, h, w).output;
@@ -158,6 +166,10 @@ impl Rule for DepthwiseDw {
 
     fn detail(&self) -> String {
         self.window.to_string()
+    }
+
+    fn weights(&self) -> &'static [usize] {
+        &[2]
     }
 
     fn cases() -> Vec<Case> {

@@ -1,0 +1,179 @@
+//! A split that keeps all images of one patient, video or site on one side, so that validation sees no near-copies of
+//! what was trained on.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::data::listing::portable_name;
+use crate::data::split::{Split, shuffled, val_count};
+use crate::error::{Error, Result};
+
+/// A split in which no group (a patient, a video, a site) is on both sides. `groups[i]` names the group of file `i`.
+///
+/// Groups are shuffled by NumPy's generator and taken from the tail for validation, each one that brings the number of
+/// validation images nearer to `int(val_split * n)`; at least one group is on each side.
+///
+/// # Errors
+/// Kind `Input`: `val_split` is not in `[0, 1)`, or all files are one group.
+pub fn group_split(groups: &[String], val_split: f64, seed: u32) -> Result<Split> {
+    if val_split == 0.0 {
+        return Ok(Split::all_train(groups.len(), seed));
+    }
+    let target = val_count(groups.len(), val_split)?;
+    let mut number: HashMap<&str, usize> = HashMap::new();
+    let mut sizes = Vec::new();
+    for group in groups {
+        let id = *number.entry(group).or_insert(sizes.len());
+        if id == sizes.len() {
+            sizes.push(0usize);
+        }
+        sizes[id] += 1;
+    }
+    if sizes.len() < 2 {
+        return Err(Error::input(format!("all {} images are one group, `{}`", groups.len(), groups.first().map_or("", |g| g)))
+            .advise("a group split needs at least two groups; check the pattern or the CSV file"));
+    }
+    let mut in_val = vec![false; sizes.len()];
+    let mut taken = 0usize;
+    for id in shuffled(sizes.len(), seed).into_iter().rev() {
+        in_val[id] = (taken + sizes[id]).abs_diff(target) < taken.abs_diff(target);
+        taken += if in_val[id] { sizes[id] } else { 0 };
+    }
+    let smallest = (0..sizes.len()).min_by_key(|&id| sizes[id]).unwrap_or(0);
+    if taken == 0 {
+        in_val[smallest] = true;
+    } else if taken == groups.len() {
+        in_val[smallest] = false;
+    }
+    let (val, train) = shuffled(groups.len(), seed).into_iter().partition(|&i| in_val[number[groups[i].as_str()]]);
+    Ok(Split { train, val })
+}
+
+/// The group of each path by a regular expression searched in its text (`class/file.jpg`): the first capture, or the
+/// whole match where the pattern captures nothing. `patient_(\d+)` groups by patient.
+///
+/// # Errors
+/// Kind `Input`: a pattern that does not parse, or paths that it does not match (the first few are named).
+pub fn groups_by_pattern<'a>(paths: impl IntoIterator<Item = &'a Path>, pattern: &str) -> Result<Vec<String>> {
+    let regex = regex_lite::Regex::new(pattern).map_err(|e| Error::input(format!("the group pattern `{pattern}` is not valid: {e}")))?;
+    let mut unmatched = Vec::new();
+    let mut groups = Vec::new();
+    for path in paths {
+        let name = portable_name(path);
+        let found = regex.captures(&name).and_then(|c| c.get(if regex.captures_len() > 1 { 1 } else { 0 }));
+        match found {
+            Some(group) => groups.push(group.as_str().to_string()),
+            None => unmatched.push(name),
+        }
+    }
+    if !unmatched.is_empty() {
+        return Err(Error::input(format!("the group pattern `{pattern}` does not match {}", first_few(&unmatched))));
+    }
+    Ok(groups)
+}
+
+/// The group of each path by a CSV file with the columns `path` (as `split.csv` writes it: relative to DATA) and
+/// `group`; other columns and other paths are ignored.
+///
+/// # Errors
+/// Kind `Input`: no such file or columns, a path with two groups, or paths that the file does not list.
+pub fn groups_by_csv<'a>(paths: impl IntoIterator<Item = &'a Path>, csv: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(csv).map_err(|e| Error::io(csv, &e))?;
+    let of = parse_groups(&text).map_err(|e| e.at(csv.display()))?;
+    let mut missing = Vec::new();
+    let mut groups = Vec::new();
+    for path in paths {
+        let name = portable_name(path);
+        match of.get(&name) {
+            Some(group) => groups.push(group.clone()),
+            None => missing.push(name),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(Error::input(format!("no group for {}", first_few(&missing))).at(csv.display()));
+    }
+    Ok(groups)
+}
+
+fn parse_groups(text: &str) -> Result<HashMap<String, String>> {
+    let mut lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate();
+    let header = csv_fields(lines.next().map_or("", |(_, l)| l));
+    let column = |name: &str| header.iter().position(|h| h.trim() == name);
+    let (Some(path_at), Some(group_at)) = (column("path"), column("group")) else {
+        return Err(Error::input(format!("its first line is `{}`, expected the columns path,group", header.join(","))));
+    };
+    let mut of: HashMap<String, String> = HashMap::new();
+    for (number, line) in lines.filter(|(_, l)| !l.trim().is_empty()) {
+        let fields = csv_fields(line);
+        let (Some(path), Some(group)) = (fields.get(path_at), fields.get(group_at)) else {
+            return Err(Error::input(format!("line {} has {} columns, expected {}", number + 1, fields.len(), header.len())));
+        };
+        let path = path.replace('\\', "/");
+        if of.get(&path).is_some_and(|old| old != group) {
+            return Err(Error::input(format!("line {} gives `{path}` the group `{group}`, an earlier line `{}`", number + 1, of[&path])));
+        }
+        of.insert(path, group.clone());
+    }
+    Ok(of)
+}
+
+/// The fields of one CSV line (RFC 4180: quoted fields, `""` for a quote; no line breaks inside a field).
+fn csv_fields(line: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        let Some(field) = fields.last_mut() else { break };
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => field.extend(chars.next()),
+            '"' if quoted || field.is_empty() => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            c => field.push(c),
+        }
+    }
+    fields
+}
+
+fn first_few(names: &[String]) -> String {
+    let shown = names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > 3 { format!("{shown} and {} more", names.len() - 3) } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::testing::Folder;
+
+    #[test]
+    fn no_group_is_on_both_sides() {
+        let groups: Vec<String> = (0..500).map(|i| format!("patient {}", i * i % 61)).collect();
+        let split = group_split(&groups, 0.2, 42).unwrap();
+        let side = |s: &[usize]| s.iter().map(|&i| groups[i].clone()).collect::<std::collections::HashSet<_>>();
+        assert!(side(&split.train).is_disjoint(&side(&split.val)));
+        assert_eq!(split.train.len() + split.val.len(), 500);
+        assert!(split.val.len().abs_diff(100) <= 10, "{}", split.val.len());
+        // Two groups far larger than the share: one validates all the same.
+        let two: Vec<String> = (0..100).map(|i| if i < 70 { "a".into() } else { "b".into() }).collect();
+        assert_eq!(group_split(&two, 0.1, 1).unwrap().val.len(), 30);
+        assert!(group_split(&vec!["a".to_string(); 5], 0.2, 1).unwrap_err().to_string().contains("one group, `a`"));
+    }
+
+    #[test]
+    fn groups_come_from_a_pattern_or_a_csv_file() {
+        let paths = ["a/p1_x.jpg", "b/p22_y.jpg"].map(Path::new);
+        assert_eq!(groups_by_pattern(paths, r"p(\d+)_").unwrap(), ["1", "22"]);
+        assert_eq!(groups_by_pattern(paths, r"^.").unwrap(), ["a", "b"]);
+        assert!(groups_by_pattern(paths, r"p(\d\d)_").unwrap_err().to_string().contains("a/p1_x.jpg"));
+        assert!(groups_by_pattern(paths, r"p(").unwrap_err().to_string().contains("not valid"));
+        let f = Folder::new("groups");
+        let csv = f.path().join("g.csv");
+        f.write("g.csv", b"\xef\xbb\xbfgroup,path,note\r\n\"one, \"\"1\"\"\",a/p1_x.jpg,\r\ntwo,b\\p22_y.jpg,n\r\n");
+        assert_eq!(groups_by_csv(paths, &csv).unwrap(), ["one, \"1\"", "two"]);
+        f.write("g.csv", b"path,group\na/p1_x.jpg,1\n");
+        assert!(groups_by_csv(paths, &csv).unwrap_err().to_string().contains("no group for b/p22_y.jpg"));
+        f.write("g.csv", b"path,group\na/p1_x.jpg,1\na/p1_x.jpg,2\n");
+        assert!(groups_by_csv(paths, &csv).unwrap_err().to_string().contains("line 3"));
+        f.write("g.csv", b"file,patient\n");
+        assert!(groups_by_csv(paths, &csv).unwrap_err().to_string().contains("path,group"));
+    }
+}

@@ -1,0 +1,240 @@
+//! Fusion: neighbouring rows become a field of their producer. It runs after `grad`, over both halves, and never makes a
+//! new op, so gradient rules see plain rows only. Each rule is exact algebra up to the order of rounding.
+//!
+//! | field | rows that it swallows |
+//! | --- | --- |
+//! | `Conv2d.scale`, `.bias` | `scale_shift` with constant coefficients after a convolution (a frozen batch norm) |
+//! | `Conv2d.bias` | `bias_add` after a convolution |
+//! | `Conv2d.act`, `ScaleShift.act` | `activation` after either |
+//! | `ScaleShiftSums.act`, `ScaleShiftDx.act` | `activation_dx` before them, by recomputing the sign of `x * scale + shift` |
+//! | `ScaleShiftDx.stats` | `channel_stats_dx` whose result is added to its own |
+
+use crate::base::Val;
+use crate::error::Result;
+use crate::ir::{Graph, Node, Role, check};
+use crate::ops::activation::Act;
+use crate::ops::{Activation, Add, ChannelStatsDx, Op, ScaleShift, ScaleShiftDx, ScaleShiftSums};
+
+/// Which rules run; all of them unless a test or `--no-fuse` says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fusions {
+    /// `scale_shift` into the convolution before it.
+    pub scale: bool,
+    /// `bias_add` into the convolution before it.
+    pub bias: bool,
+    /// `activation` into the row before it, and its gradient into the rows after it.
+    pub act: bool,
+    /// The two memory passes of a batch norm's input gradient into one.
+    pub stats: bool,
+}
+
+impl Fusions {
+    /// Every rule.
+    pub const ALL: Fusions = Fusions { scale: true, bias: true, act: true, stats: true };
+    /// No rule: every row as the model wrote it.
+    pub const NONE: Fusions = Fusions { scale: false, bias: false, act: false, stats: false };
+}
+
+/// Applies the rules, drops rows that nothing needs any more, and checks the result.
+///
+/// # Errors
+/// An internal error if the graph no longer holds together.
+pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
+    let mut f = Fuser::new(graph);
+    for (on, rule) in [
+        (fusions.scale, Fuser::scale_into_conv as fn(&mut Fuser)),
+        (fusions.bias, Fuser::bias_into_conv),
+        (fusions.act, Fuser::act_into_producer),
+        (fusions.act, Fuser::act_into_gradient),
+        (fusions.stats, Fuser::stats_into_gradient),
+    ] {
+        if on {
+            rule(&mut f);
+        }
+    }
+    let mut graph = f.finish();
+    graph.prune();
+    check(&graph)?;
+    Ok(graph)
+}
+
+/// A graph whose rows can be taken out, with who makes and who reads each value.
+struct Fuser {
+    graph: Graph,
+    rows: Vec<Option<Node>>,
+    makers: Vec<Option<usize>>,
+    readers: Vec<Vec<usize>>,
+}
+
+impl Fuser {
+    fn new(mut graph: Graph) -> Self {
+        graph.prune();
+        let (makers, readers) = (graph.producers(), graph.uses());
+        let rows = std::mem::take(&mut graph.nodes).into_iter().map(Some).collect();
+        Fuser { graph, rows, makers, readers }
+    }
+
+    fn finish(mut self) -> Graph {
+        self.graph.nodes = self.rows.into_iter().flatten().collect();
+        self.graph
+    }
+
+    /// The row that makes `v`, with its number.
+    fn maker(&self, v: Val) -> Option<(usize, &Node)> {
+        let row = self.makers[v.index()]?;
+        Some((row, self.rows[row].as_ref()?))
+    }
+
+    /// Whether `row` alone reads `v`, and the host does not.
+    fn only_reader(&self, v: Val, row: usize) -> bool {
+        self.readers[v.index()] == [row] && self.graph.role(v) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != v)
+    }
+
+    /// Takes a row out; its inputs lose a reader.
+    fn take(&mut self, row: usize) -> Node {
+        let node = self.rows[row].take().expect("a rule takes a row out once");
+        for v in &node.ins {
+            self.readers[v.index()].retain(|&r| r != row);
+        }
+        node
+    }
+
+    /// Puts a row in the place of one taken out.
+    fn put(&mut self, row: usize, node: Node) {
+        for v in &node.ins {
+            if !self.readers[v.index()].contains(&row) {
+                self.readers[v.index()].push(row);
+                self.readers[v.index()].sort_unstable();
+            }
+        }
+        node.outs.iter().for_each(|v| self.makers[v.index()] = Some(row));
+        self.rows[row] = Some(node);
+    }
+
+    /// The numbers of the rows whose op `pick` accepts.
+    fn rows_of(&self, pick: impl Fn(&Op) -> bool) -> Vec<usize> {
+        (0..self.rows.len()).filter(|&r| self.rows[r].as_ref().is_some_and(|n| pick(&n.op))).collect()
+    }
+
+    /// `y = (conv(x) ) * scale + shift` where nothing else reads the convolution's own result. In training with batch
+    /// statistics something does (the statistics), so this meets frozen and inference batch norms alone.
+    fn scale_into_conv(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::ScaleShift(_))) {
+            let node = self.rows[row].as_ref().expect("picked above");
+            let (z, scale, shift) = (node.ins[0], node.ins[1], node.ins[2]);
+            let Some((conv_row, Node { op: Op::Conv2d(conv), .. })) = self.maker(z) else { continue };
+            if conv.scale || conv.bias || conv.act != Act::Linear || !self.only_reader(z, row) {
+                continue;
+            }
+            let Op::ScaleShift(ScaleShift { act }) = node.op else { continue };
+            let mut op = conv.clone();
+            (op.scale, op.bias, op.act) = (true, true, act);
+            let (conv, tail) = (self.take(conv_row), self.take(row));
+            let ins = [conv.ins.as_slice(), &[scale, shift]].concat();
+            self.put(row, Node { op: op.into(), ins, ..tail });
+        }
+    }
+
+    fn bias_into_conv(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::BiasAdd(_))) {
+            let node = self.rows[row].as_ref().expect("picked above");
+            let (z, bias) = (node.ins[0], node.ins[1]);
+            let Some((conv_row, Node { op: Op::Conv2d(conv), .. })) = self.maker(z) else { continue };
+            if conv.bias || conv.act != Act::Linear || !self.only_reader(z, row) {
+                continue;
+            }
+            let mut op = conv.clone();
+            op.bias = true;
+            let (conv, tail) = (self.take(conv_row), self.take(row));
+            let ins = [conv.ins.as_slice(), &[bias]].concat();
+            self.put(row, Node { op: op.into(), ins, ..tail });
+        }
+    }
+
+    fn act_into_producer(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::Activation(_))) {
+            let node = self.rows[row].as_ref().expect("picked above");
+            let (z, Op::Activation(Activation { act })) = (node.ins[0], &node.op) else { continue };
+            let (act, Some((maker_row, maker))) = (*act, self.maker(z)) else { continue };
+            let mut op = maker.op.clone();
+            match &mut op {
+                Op::Conv2d(conv) if conv.act == Act::Linear => conv.act = act,
+                Op::ScaleShift(affine) if affine.act == Act::Linear => affine.act = act,
+                _ => continue,
+            }
+            if !self.only_reader(z, row) {
+                continue;
+            }
+            let (maker, tail) = (self.take(maker_row), self.take(row));
+            self.put(row, Node { op, ins: maker.ins, ..tail });
+        }
+    }
+
+    /// `dz = dy * act'(y)` where only the gradient rows of the `scale_shift` that made `y` read `dz`.
+    fn act_into_gradient(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::ActivationDx(_))) {
+            let node = self.rows[row].as_ref().expect("picked above");
+            let (dy, y, dz) = (node.ins[0], node.ins[1], node.outs[0]);
+            let Some((_, Node { op: Op::ScaleShift(forward), ins: source, .. })) = self.maker(y) else { continue };
+            let (act, source) = (forward.act, source.clone());
+            let readers = self.readers[dz.index()].clone();
+            let same_site = |r: &usize| {
+                let node = self.rows[*r].as_ref().expect("a reader is in place");
+                let plain = match &node.op {
+                    Op::ScaleShiftSums(sums) => sums.act == Act::Linear,
+                    Op::ScaleShiftDx(dx) => dx.act == Act::Linear,
+                    _ => false,
+                };
+                plain && node.ins[0] == dz && node.ins[1..4] == source[..]
+            };
+            if act == Act::Linear || !self.graph.outputs.iter().all(|&(_, o)| o != dz) || !readers.iter().all(same_site) {
+                continue;
+            }
+            for reader in readers {
+                let mut node = self.take(reader);
+                node.ins[0] = dy;
+                match &mut node.op {
+                    Op::ScaleShiftSums(ScaleShiftSums { act: field }) | Op::ScaleShiftDx(ScaleShiftDx { act: field, .. }) => *field = act,
+                    _ => unreachable!("only these two were accepted"),
+                }
+                self.put(reader, node);
+            }
+            self.take(row);
+        }
+    }
+
+    /// `dx = scale_shift_dx(..) + channel_stats_dx(x, ..) + ..`: the second becomes a field of the first.
+    fn stats_into_gradient(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::Add(_))) {
+            let parts = self.rows[row].as_ref().expect("picked above").ins.clone();
+            let made_by = |accept: fn(&Op) -> bool| {
+                parts.iter().find_map(|&v| {
+                    self.maker(v).filter(|(_, n)| accept(&n.op) && self.only_reader(v, row)).map(|(r, n)| (v, r, n.ins.clone()))
+                })
+            };
+            let stats = made_by(|op| matches!(op, Op::ChannelStatsDx(ChannelStatsDx)));
+            let affine = made_by(|op| matches!(op, Op::ScaleShiftDx(ScaleShiftDx { stats: false, .. })));
+            let (Some((stats_out, stats_row, stats_ins)), Some((affine_out, affine_row, affine_ins))) = (stats, affine) else { continue };
+            if stats_ins[0] != affine_ins[1] {
+                continue;
+            }
+            self.take(stats_row);
+            let mut merged = self.take(affine_row);
+            if let Op::ScaleShiftDx(dx) = &mut merged.op {
+                dx.stats = true;
+            }
+            merged.ins.extend(&stats_ins[1..]);
+            let mut sum = self.take(row);
+            sum.ins.retain(|v| *v != stats_out);
+            // The merged row needs what both needed, so it stands where the later of the two stood.
+            let at = stats_row.max(affine_row);
+            if sum.ins == [affine_out] {
+                merged.outs = sum.outs;
+                self.put(at, merged);
+            } else {
+                self.put(at, merged);
+                self.put(row, Node { op: Add.into(), ..sum });
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Passes: each takes a graph and returns a graph, is checked after, and can be switched off.
+//!
+//! `grad` appends the backward rows, `precision` chooses number types, `fuse` moves neighbouring rows into fields of their
+//! producer, `plan` gives every value a place in memory. [`crate::exec`] runs what comes out.
+
+pub mod fuse;
+pub mod grad;
+pub mod plan;
+pub mod precision;
+
+pub use fuse::{Fusions, fuse};
+pub use grad::{grad, vjp};
+pub use plan::{Plan, plan};
+pub use precision::precision;

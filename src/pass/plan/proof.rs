@@ -1,0 +1,135 @@
+//! The proof that a plan is right, made without asking how it was found.
+
+use super::{Aliases, Fixed, Plan};
+use crate::base::Val;
+use crate::device::Write;
+use crate::error::{Error, Result};
+use crate::ir::{Graph, Role};
+use crate::ops::{Columns, Op};
+use std::collections::HashMap;
+
+/// No two buffers that are in use at the same row share a byte, and all lie inside the arena.
+pub fn disjoint(plan: &Plan) -> Result<()> {
+    let mut order: Vec<_> = plan.buffers.iter().enumerate().collect();
+    order.sort_by_key(|(_, b)| b.offset);
+    for (k, (i, a)) in order.iter().enumerate() {
+        if a.offset + a.bytes > plan.bytes[crate::device::Arena::Temps.index()] {
+            return Err(Error::internal(format!("buffer {i} ends outside the arena")));
+        }
+        for (j, b) in order[k + 1..].iter().take_while(|(_, b)| b.offset < a.offset + a.bytes) {
+            if a.life.0 <= b.life.1 && b.life.0 <= a.life.1 && b.bytes > 0 {
+                return Err(Error::internal(format!("buffers {i} and {j} overlap while both are in use")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What one column of a tree holds: a value's own content, or a sum of which so many parts have arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Cell {
+    of: Val,
+    parts: usize,
+}
+
+/// Replays every step symbolically: each write marks the columns it covers with the value it makes, each read finds the
+/// marks of exactly the value it names. Values of a tree have the same rows, so columns are all there is to follow; that
+/// different trees keep apart is [`disjoint`]'s part, and the fixed arenas are disjoint by construction.
+pub fn replay(graph: &Graph, fixed: &Fixed, aliases: &Aliases) -> Result<()> {
+    let mut r = Replay { graph, fixed, aliases, cells: HashMap::new(), sum_of: HashMap::new() };
+    for (y, parts) in aliases.sums.iter().enumerate() {
+        for &part in parts.iter().flatten() {
+            r.sum_of.insert(part, Val(y as u32));
+        }
+    }
+    for (row, work) in aliases.work.iter().enumerate() {
+        let (node, Some((_, ins))) = (&graph.nodes[row], work) else { continue };
+        let named = |e: Error| e.at(&node.layer).at(format!("row {row} ({})", node.op));
+        ins.iter().try_for_each(|&v| r.read(v)).map_err(named)?;
+        node.outs.iter().try_for_each(|&v| r.write(v, ins.len())).map_err(named)?;
+    }
+    graph.outputs.iter().try_for_each(|&(_, v)| r.read(v))
+}
+
+struct Replay<'a> {
+    graph: &'a Graph,
+    fixed: &'a Fixed,
+    aliases: &'a Aliases,
+    /// By root and column.
+    cells: HashMap<(Val, usize), Cell>,
+    /// The accumulated sum that a value is a part of.
+    sum_of: HashMap<Val, Val>,
+}
+
+impl Replay<'_> {
+    /// What column `c` of value `v` must hold when a row reads it.
+    fn expected(&self, v: Val, c: usize) -> Option<Cell> {
+        if let Some(parts) = &self.aliases.sums[v.index()] {
+            debug_assert!(!parts.is_empty());
+            return Some(Cell { of: v, parts: self.graph.nodes[self.maker(v)?].ins.len() });
+        }
+        let Some(row) = self.maker(v) else { return None }; // an input, a parameter, a state
+        if self.aliases.work[row].is_some() {
+            return Some(Cell { of: v, parts: 1 });
+        }
+        let node = &self.graph.nodes[row];
+        match &node.op {
+            Op::Columns(Columns { start, .. }) => self.expected(node.ins[0], c + start),
+            Op::Concat(_) => {
+                let mut c = c;
+                let part = node.ins.iter().find(|p| {
+                    let cols = self.graph.ty(**p).shape.cols();
+                    let here = c < cols;
+                    c -= if here { 0 } else { cols };
+                    here
+                });
+                self.expected(*part?, c)
+            }
+            _ => Some(Cell { of: v, parts: 1 }),
+        }
+    }
+
+    fn maker(&self, v: Val) -> Option<usize> {
+        self.aliases.maker(v)
+    }
+
+    fn read(&self, v: Val) -> Result<()> {
+        let (root, columns) = self.aliases.columns_of(v, self.graph);
+        for (c, column) in columns.enumerate() {
+            let (expected, found) = (self.expected(v, c), self.cells.get(&(root, column)).copied());
+            if expected.is_some() && expected != found {
+                return Err(Error::internal(format!("column {c} of {v} should hold {expected:?} and holds {found:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the columns of `v`; a row that carries out the rest of a sum brings `rest` parts at once.
+    fn write(&mut self, v: Val, rest: usize) -> Result<()> {
+        let (root, columns) = self.aliases.columns_of(v, self.graph);
+        let adds = self.aliases.writes[v.index()] == Write::Add;
+        let is_sum = self.aliases.sums[v.index()].is_some();
+        let sum = if is_sum { Some(v) } else { self.sum_of.get(&v).copied() };
+        let first_of_gradient = |v: Val| self.fixed.accumulate && !is_sum && matches!(self.graph.role(v), Role::Gradient { .. });
+        for (c, column) in columns.enumerate() {
+            let cell = match sum {
+                Some(y) if adds && self.aliases.sums[y.index()].as_ref().is_some_and(|parts| parts[0] != v) => {
+                    let base = self.aliases.sums[y.index()].as_ref().expect("checked above")[0];
+                    let found = self.cells.get(&(root, column)).copied();
+                    let before = match found {
+                        Some(cell) if cell.of == y => cell.parts,
+                        _ if found == self.expected(base, c) => 1,
+                        _ => return Err(Error::internal(format!("column {c} of {v} is added to {found:?}, not to a part of {y}"))),
+                    };
+                    Cell { of: y, parts: before + if is_sum { rest } else { 1 } }
+                }
+                _ if adds && sum.is_none() && !first_of_gradient(v) => {
+                    return Err(Error::internal(format!("{v} is added to, but is no part of a sum")));
+                }
+                _ => Cell { of: v, parts: 1 },
+            };
+            self.cells.insert((root, column), cell);
+        }
+        Ok(())
+    }
+}
