@@ -3,7 +3,7 @@
 use defrost::base::DType;
 use defrost::ir::Role;
 use defrost::models::{Backbone, Freeze, Hidden, Model, Purpose, Spec};
-use defrost::weights::{Draw, Entry, Head, Metadata, ModelFile, Request, Source, VERSION, save};
+use defrost::weights::{Draw, Entry, Head, Metadata, ModelFile, Source, VERSION, save};
 use std::path::PathBuf;
 
 /// A folder of its own that goes away with the test.
@@ -63,10 +63,6 @@ fn as_is(name: &str, shape: &[usize]) -> Option<(String, Vec<usize>)> {
     Some((name.into(), shape.to_vec()))
 }
 
-fn request<'a>(model: &'a Model, classes: &'a [String]) -> Request<'a> {
-    Request { backbone: model.spec.backbone.name(), graph: &model.graph, classes }
-}
-
 #[test]
 fn the_data_of_a_file_is_the_image_of_the_arenas() {
     let folder = Folder::new("image");
@@ -74,7 +70,7 @@ fn the_data_of_a_file_is_the_image_of_the_arenas() {
     let (model, classes) = (spec(2).build().unwrap(), names(&["a", "b"]));
     write(&path, &model, &classes, as_is);
     let file = ModelFile::open(&path).unwrap();
-    let matched = file.match_graph(request(&model, &classes)).unwrap();
+    let matched = model.match_file(&file, &classes).unwrap();
     assert_eq!(matched.head, Head::Kept);
     assert!(matched.sentence.contains("backbone and head kept"), "{}", matched.sentence);
     let order: Vec<_> = model.graph.params.iter().chain(&model.graph.states).copied().collect();
@@ -97,7 +93,7 @@ fn the_head_is_kept_when_the_classes_agree_and_starts_new_otherwise() {
     let two = spec(2).build().unwrap();
     let matched = |model: &Model, classes: &[String]| {
         let file = ModelFile::open(&path).unwrap();
-        let matched = file.match_graph(request(model, classes)).unwrap();
+        let matched = model.match_file(&file, classes).unwrap();
         let new: Vec<&str> =
             matched.sources.iter().filter(|(_, s)| matches!(s, Source::New(_))).map(|(v, _)| model.graph.name(*v)).collect();
         assert!(new.is_empty() || (matched.head == Head::New && new == ["dense/kernel", "dense/bias"]), "{new:?}");
@@ -138,7 +134,7 @@ fn another_hidden_layer_is_another_head() {
     write(&path, &with(&["16:sigmoid"]), &ab, as_is);
     let file = ModelFile::open(&path).unwrap();
     assert_eq!(file.class_count(), Some(2));
-    let head = |model: &Model| file.match_graph(request(model, &ab)).unwrap().head;
+    let head = |model: &Model| model.match_file(&file, &ab).unwrap().head;
     assert_eq!(head(&with(&["16:sigmoid"])), Head::Kept);
     assert_eq!(head(&with(&["16:relu"])), Head::New, "the weights fit, the function differs");
     assert_eq!(head(&with(&["8:sigmoid"])), Head::New);
@@ -154,7 +150,7 @@ fn a_head_alone_takes_its_weights_from_a_whole_model() {
     write(&path, &spec(2).build().unwrap(), &ab, as_is);
     let head = Spec { from_features: true, purpose: Purpose::Train, freeze: Freeze::All, ..spec(2) }.build().unwrap();
     let file = ModelFile::open(&path).unwrap();
-    let matched = file.match_graph(request(&head, &ab)).unwrap();
+    let matched = head.match_file(&file, &ab).unwrap();
     assert_eq!((matched.head, matched.sources.len()), (Head::Kept, 2));
 }
 
@@ -165,7 +161,7 @@ fn a_file_that_does_not_fit_is_refused_with_the_tensor() {
     let (model, ab) = (spec(2).build().unwrap(), names(&["a", "b"]));
     let error = |keep: &dyn Fn(&str, &[usize]) -> Option<(String, Vec<usize>)>, model: &Model| {
         write(&path, &spec(2).build().unwrap(), &ab, keep);
-        let error = ModelFile::open(&path).unwrap().match_graph(request(model, &ab)).unwrap_err().to_string();
+        let error = model.match_file(&ModelFile::open(&path).unwrap(), &ab).unwrap_err().to_string();
         assert!(error.contains("m.safetensors"), "{error}");
         error
     };
