@@ -8,4 +8,5 @@ pub mod models;
 pub mod ops;
 pub mod pass;
 pub mod selftest;
+pub mod train;
 pub mod weights;

@@ -93,8 +93,15 @@ impl Replay<'_> {
         self.aliases.maker(v)
     }
 
-    fn read(&self, v: Val) -> Result<()> {
+    /// The columns to follow. A whole value in a fixed arena counts as one: a flat range has millions.
+    fn columns_of(&self, v: Val) -> (Val, std::ops::Range<usize>) {
         let (root, columns) = self.aliases.columns_of(v, self.graph);
+        let whole = self.fixed.get(root).is_some() && columns.len() == self.graph.ty(root).shape.cols();
+        (root, if whole { 0..1 } else { columns })
+    }
+
+    fn read(&self, v: Val) -> Result<()> {
+        let (root, columns) = self.columns_of(v);
         for (c, column) in columns.enumerate() {
             let (expected, found) = (self.expected(v, c), self.cells.get(&(root, column)).copied());
             if expected.is_some() && expected != found {
@@ -106,7 +113,7 @@ impl Replay<'_> {
 
     /// Marks the columns of `v`; a row that carries out the rest of a sum brings `rest` parts at once.
     fn write(&mut self, v: Val, rest: usize) -> Result<()> {
-        let (root, columns) = self.aliases.columns_of(v, self.graph);
+        let (root, columns) = self.columns_of(v);
         let adds = self.aliases.writes[v.index()] == Write::Add;
         let is_sum = self.aliases.sums[v.index()].is_some();
         let sum = if is_sum { Some(v) } else { self.sum_of.get(&v).copied() };

@@ -1,0 +1,5 @@
+//! Training: a graph with its backward pass and optimizer, a loop that emits events, and the files of a run.
+
+pub mod step;
+
+pub use step::{Optimizer, training_graph};
