@@ -1,10 +1,13 @@
 //! A built model: its graph, and its layers as Keras would list them.
 
+use super::head::Hidden;
 use super::layers::{Kind, Layer};
 use super::order::keras_order;
 use super::spec::Spec;
 use crate::base::Val;
+use crate::error::Result;
 use crate::ir::Graph;
+use crate::weights::{Matched, ModelFile, Request};
 
 /// A graph with the layers it came from. The graph's parameters and states are in the order of [`Model::layers`], which is
 /// the order of weight files.
@@ -55,6 +58,15 @@ impl Model {
     /// The numbers of one layer that training changes through gradients.
     pub fn layer_trainable(&self, layer: &Layer) -> usize {
         layer.params.iter().filter(|&&v| self.graph.trainable(v)).map(|&v| self.graph.ty(v).shape.len()).sum()
+    }
+
+    /// Matches a model file with this model: see [`ModelFile::match_graph`].
+    ///
+    /// # Errors
+    /// A file that does not fit, with the tensor's name.
+    pub fn match_file<'f>(&self, file: &'f ModelFile, classes: &[String]) -> Result<Matched<'f>> {
+        let hidden: Vec<String> = self.spec.hidden.iter().map(Hidden::to_string).collect();
+        file.match_graph(Request { backbone: self.spec.backbone.name(), graph: &self.graph, hidden: &hidden, classes })
     }
 
     /// The weights of the head: all of its dense layers.

@@ -29,6 +29,8 @@ pub enum Head {
 pub struct Request<'a> {
     pub backbone: &'a str,
     pub graph: &'a Graph,
+    /// Hidden layers of the head, `1024:sigmoid`: their weights do not tell their activation.
+    pub hidden: &'a [String],
     /// Class names of the data, in the order of the logits.
     pub classes: &'a [String],
 }
@@ -51,7 +53,7 @@ impl ModelFile {
     /// # Errors
     /// Another backbone; a tensor that is missing, unknown or of another shape. With the file's and the tensor's name.
     pub fn match_graph(&self, request: Request) -> Result<Matched<'_>> {
-        let Request { backbone, graph, classes } = request;
+        let Request { backbone, graph, hidden, classes } = request;
         let path = self.tensors().path();
         let wanted: Vec<Val> = graph.params.iter().chain(&graph.states).copied().collect();
         let (head, body): (Vec<Val>, Vec<Val>) = wanted.iter().partition(|v| is_head(graph.name(**v)));
@@ -67,7 +69,7 @@ impl ModelFile {
             return Err(self.tensors().error(extra, format!("{backbone} has no such weight")));
         }
 
-        let new_because = if head.is_empty() { None } else { self.new_head(graph, &head, classes) };
+        let new_because = if head.is_empty() { None } else { self.new_head(graph, &head, hidden, classes) };
         let fate = match (&new_because, head.is_empty()) {
             (_, true) => Head::Absent,
             (None, _) => Head::Kept,
@@ -101,7 +103,7 @@ impl ModelFile {
     }
 
     /// Why the file's head cannot go on; `None` if it can.
-    fn new_head(&self, graph: &Graph, head: &[Val], classes: &[String]) -> Option<String> {
+    fn new_head(&self, graph: &Graph, head: &[Val], hidden: &[String], classes: &[String]) -> Option<String> {
         let Some(count) = self.class_count() else {
             return Some("the file has no head".into());
         };
@@ -118,8 +120,8 @@ impl ModelFile {
                 _ => format!("the file has {} classes, the data has {}", theirs.len(), classes.len()),
             });
         }
-        let layers = self.tensors().names().iter().filter(|name| is_head(name)).count();
-        let fits = layers == head.len() && head.iter().all(|&v| self.tensor_for(graph, v).is_ok());
+        let tensors = self.tensors().names().iter().filter(|name| is_head(name)).count();
+        let fits = self.metadata().hidden == hidden && tensors == head.len() && head.iter().all(|&v| self.tensor_for(graph, v).is_ok());
         (!fits).then(|| "its hidden layers differ".to_string())
     }
 }

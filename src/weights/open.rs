@@ -6,6 +6,7 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata as Header, SafeTensorError};
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,8 @@ pub struct TensorFile {
     header: Header,
     /// In the order of the data.
     names: Vec<String>,
+    /// Positions in `names`.
+    positions: HashMap<String, usize>,
     data_offset: usize,
 }
 
@@ -75,7 +78,8 @@ impl TensorFile {
         let map = map_file(&file).map_err(|e| Error::io(path, &e))?;
         let (header_len, header) = SafeTensors::read_metadata(&map).map_err(|e| explain(&map, e).at(path.display()))?;
         let (names, data_offset) = (header.offset_keys(), 8 + header_len);
-        let file = TensorFile { path: path.to_path_buf(), map, header, names, data_offset };
+        let positions = names.iter().cloned().zip(0..).collect();
+        let file = TensorFile { path: path.to_path_buf(), map, header, names, positions, data_offset };
         for name in &file.names {
             file.tensor(name)?;
         }
@@ -113,8 +117,7 @@ impl TensorFile {
     /// When there is none, or its elements are neither f32 nor f64.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let at = |what: String| Error::input(what).at(name).at(self.path.display());
-        let position = self.names.iter().position(|n| n == name);
-        let (Some(info), Some(position)) = (self.header.info(name), position) else {
+        let (Some(info), Some(&position)) = (self.header.info(name), self.positions.get(name)) else {
             return Err(at("the file has no such tensor".into()));
         };
         let dtype = match info.dtype {
