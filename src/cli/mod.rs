@@ -2,12 +2,15 @@
 //!
 //! What a command was asked for stands alone on stdout; progress and warnings go to stderr. Usage errors exit with 2.
 
+mod bench;
 mod device;
 mod devices;
 mod output;
+mod profile;
 mod selftest;
 mod subject;
 mod summary;
+mod workload;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -27,6 +30,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Summary(summary::Args),
+    Bench(bench::Args),
+    Profile(profile::Args),
     Selftest(selftest::Args),
     Devices(devices::Args),
 }
@@ -46,6 +51,8 @@ fn positive(text: &str) -> Result<usize, String> {
 pub fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Summary(args) => summary::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Profile(args) => profile::run(args),
         Command::Selftest(args) => selftest::run(args),
         Command::Devices(args) => devices::run(args),
     }
