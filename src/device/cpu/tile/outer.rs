@@ -13,10 +13,11 @@ pub struct Outer {
     pub x_image: usize,
     pub x_row: usize,
     pub x_pixel: usize,
-    /// Packed gradients, `N` whole vectors a pixel, pixels contiguous; floats between images and rows.
+    /// Gradients, `N` whole vectors a pixel, and the floats between images, rows and pixels.
     pub dy: *const f32,
     pub dy_image: usize,
     pub dy_row: usize,
+    pub dy_pixel: usize,
     /// First result, floats between two input channels of it, and output channels that exist.
     pub w: *mut f32,
     pub w_row: usize,
@@ -48,8 +49,8 @@ unsafe fn body<V: Vector, const M: usize, const N: usize>(a: &Outer) {
                         let value = V::splat(*x.add(m));
                         unroll!(n < N, { sums[m][n] = value.fma(gradients[n], sums[m][n]) })
                     });
-                    x = x.add(a.x_pixel);
-                    dy = dy.add(N * V::N);
+                    x = x.wrapping_add(a.x_pixel);
+                    dy = dy.wrapping_add(a.dy_pixel);
                 }
             }
         }

@@ -55,6 +55,10 @@ impl FilterGrad {
         self.cin < 16
     }
 
+    fn reads_dy_in_place(&self) -> bool {
+        self.folds() && self.cout.is_multiple_of(self.tile.lanes)
+    }
+
     /// Floats from pixel to pixel in the two buffers.
     fn pitches(&self) -> [usize; 2] {
         let channels = self.cin.div_ceil(self.groups[0]);
@@ -76,7 +80,7 @@ impl FilterGrad {
         if images > 0 {
             return Blocks::new(pass, [images, usize::MAX, usize::MAX]);
         }
-        let rows = (BLOCK / x_row).saturating_sub(pass.taps[0]) / pass.step[0] + 1;
+        let rows = (BLOCK / x_row).saturating_sub(pass.taps[0]) / pass.buffered_step(0) + 1;
         Blocks::new(pass, [1, rows.min((BLOCK / dy_row).max(1)), usize::MAX])
     }
 
@@ -146,36 +150,15 @@ impl Sum<'_> {
         let first = blocks.start;
         for i in blocks {
             let block = self.plan.blocks.get(i);
-            self.copy_x(&block, &channels);
-            self.copy_dy(&block, &panels);
+            let (pass, pitch) = (&self.plan.pass, self.plan.pitches()[0]);
+            pass.fill(self.x, &block, channels.clone(), self.x_buffer, pitch);
+            if !self.plan.reads_dy_in_place() {
+                self.copy_dy(&block, &panels);
+            }
             for panel in panels.clone() {
                 for tap in 0..self.plan.pass.taps[0] {
                     self.tap_row(&block, &channels, panels.start, panel, tap, add || i > first);
                 }
-            }
-        }
-    }
-
-    /// `x` as `[images, rows, columns, channels]`, padding included; of the padding only columns are ever read, and those only
-    /// where taps are folded.
-    fn copy_x(&mut self, block: &Block, channels: &Range<usize>) {
-        let (pass, x, pitch) = (&self.plan.pass, self.x, self.plan.pitches()[0]);
-        let (top, left) = (pass.source(0, block.rows.start, 0), pass.source(1, block.cols.start, 0));
-        let (height, width) = (pass.extent(0, block.rows.len()), pass.extent(1, block.cols.len()));
-        let within = |b: isize| (b - left).clamp(0, width as isize) as usize;
-        let real = within(0)..within(pass.input[1] as isize).max(within(0));
-        for (i, row) in self.x_buffer.chunks_mut(width * pitch).take(block.images.len() * height).enumerate() {
-            let (image, a) = (block.images.start + i / height, top + (i % height) as isize);
-            if a < 0 || a >= pass.input[0] as isize {
-                continue;
-            }
-            row[..real.start * pitch].fill(0.0);
-            row[real.end * pitch..].fill(0.0);
-            let first = (image * pass.input[0] + a as usize) * pass.input[1];
-            for b in real.clone() {
-                let from = &x.row(first + (b as isize + left) as usize)[channels.clone()];
-                let to = &mut row[b * pitch..][..from.len()];
-                if from.len() < 16 { to.iter_mut().zip(from).for_each(|(t, &f)| *t = f) } else { to.copy_from_slice(from) }
             }
         }
     }
@@ -185,20 +168,34 @@ impl Sum<'_> {
         let (plan, dy) = (self.plan, self.dy);
         let size = plan.pass.size;
         let pixels = block.images.len() * block.rows.len() * block.cols.len();
-        let mut at = 0;
-        for panel in panels.clone() {
-            let (columns, padded) = panel_columns(plan.tile, panel, plan.cout);
-            let mut out = self.dy_buffer[at..at + pixels * padded].chunks_exact_mut(padded);
-            for (image, row) in block.images.clone().flat_map(|n| block.rows.clone().map(move |row| (n, row))) {
-                let first = (image * size[0] + row) * size[1];
-                for col in block.cols.clone() {
-                    let to = out.next().expect("the buffer has a place for every pixel");
-                    to[..columns.len()].copy_from_slice(&dy.row(first + col)[columns.clone()]);
-                    to[columns.len()..].fill(0.0);
+        let mut to = 0;
+        for (image, row) in block.images.clone().flat_map(|n| block.rows.clone().map(move |row| (n, row))) {
+            for col in block.cols.clone() {
+                let from = dy.row((image * size[0] + row) * size[1] + col);
+                for (i, panel) in panels.clone().enumerate() {
+                    let (columns, padded) = panel_columns(plan.tile, panel, plan.cout);
+                    let out = &mut self.dy_buffer[i * pixels * plan.tile.width() + to * padded..][..padded];
+                    out[..columns.len()].copy_from_slice(&from[columns.clone()]);
+                    out[columns.len()..].fill(0.0);
                 }
+                to += 1;
             }
-            at += pixels * padded;
         }
+    }
+
+    /// Where panel `panel` of the block's `dy` lies, and the floats between its pixels, rows and images: in place where the
+    /// filter is too small for a copy to pay.
+    fn view_dy(&self, block: &Block, first_panel: usize, panel: usize) -> (*const f32, [usize; 3]) {
+        let (plan, size) = (self.plan, self.plan.pass.size);
+        let (columns, padded) = panel_columns(plan.tile, panel, plan.cout);
+        let [rows, cols] = [block.rows.len(), block.cols.len()];
+        if plan.reads_dy_in_place() {
+            let pixel = (block.images.start * size[0] + block.rows.start) * size[1] + block.cols.start;
+            let pitch = self.dy.pitch;
+            return (self.dy.ptr().wrapping_add(pixel * pitch + columns.start), [pitch, size[1] * pitch, size[0] * size[1] * pitch]);
+        }
+        let at = (panel - first_panel) * block.images.len() * rows * cols * plan.tile.width();
+        (self.dy_buffer[at..].as_ptr(), [padded, cols * padded, rows * cols * padded])
     }
 
     /// Adds the block's products for one row of taps and one panel.
@@ -207,15 +204,15 @@ impl Sum<'_> {
         let (pass, x_pixel) = (&plan.pass, plan.pitches()[0]);
         let (columns, padded) = panel_columns(plan.tile, panel, plan.cout);
         let (height, width) = (pass.extent(0, block.rows.len()), pass.extent(1, block.cols.len()));
-        let pixels = block.images.len() * block.rows.len() * block.cols.len();
-        let dy = self.dy_buffer[(panel - first_panel) * pixels * plan.tile.width()..].as_ptr();
+        let step = [pass.buffered_step(0), pass.buffered_step(1)];
+        let (dy, [dy_pixel, dy_row, dy_image]) = self.view_dy(block, first_panel, panel);
         let rows = pass.real_results(0, tap, block.rows.clone());
         // Folded taps are so many channels more of one tap, and read the zeros of the padding.
         let (taps, depth) = if plan.folds() { (1, pass.taps[1] * plan.cin) } else { (pass.taps[1], channels.len()) };
         for j in 0..taps {
             let cols = if plan.folds() { block.cols.clone() } else { pass.real_results(1, j, block.cols.clone()) };
             let (row, col) = (rows.start - block.rows.start, cols.start - block.cols.start);
-            let x = self.x_buffer.as_ptr().wrapping_add(((row * pass.step[0] + tap) * width + col * pass.step[1] + j) * x_pixel);
+            let x = self.x_buffer.as_ptr().wrapping_add(((row * step[0] + tap) * width + col * step[1] + j) * x_pixel);
             for run in even_runs(depth, plan.tile.rows) {
                 let k = (tap * pass.taps[1] + j) * plan.cin + channels.start + run.start;
                 let args = Outer {
@@ -224,11 +221,12 @@ impl Sum<'_> {
                     pixels: cols.len(),
                     x: x.wrapping_add(run.start),
                     x_image: height * width * x_pixel,
-                    x_row: pass.step[0] * width * x_pixel,
-                    x_pixel: pass.step[1] * x_pixel,
-                    dy: dy.wrapping_add((row * block.cols.len() + col) * padded),
-                    dy_image: block.rows.len() * block.cols.len() * padded,
-                    dy_row: block.cols.len() * padded,
+                    x_row: step[0] * width * x_pixel,
+                    x_pixel: step[1] * x_pixel,
+                    dy: dy.wrapping_add(row * dy_row + col * dy_pixel),
+                    dy_image,
+                    dy_row,
+                    dy_pixel,
                     w: self.into.wrapping_add(k * plan.cout + columns.start),
                     w_row: plan.cout,
                     cols: columns.len(),
