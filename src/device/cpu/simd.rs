@@ -65,6 +65,18 @@ impl fmt::Display for Isa {
     }
 }
 
+/// Asks for the cache line at `p`, which need not be valid.
+#[inline(always)]
+pub fn prefetch(p: *const f32) {
+    // SAFETY: a hint, which touches no memory that the program can see.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast())
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// A vector of `N` floats.
 ///
 /// # Safety
@@ -330,6 +342,8 @@ macro_rules! simd {
         #[allow(clippy::too_many_arguments)]
         $vis unsafe fn $name(isa: $crate::device::cpu::Isa, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
+            // A loop over slices of f64 needs neither `unsafe` nor the vector type, only the instruction set.
+            #[allow(clippy::extra_unused_type_parameters, clippy::macro_metavars_in_unsafe, unused_unsafe)]
             #[allow(clippy::too_many_arguments)]
             unsafe fn body<$V: $crate::device::cpu::simd::Vector>($($arg: $ty),*) $(-> $ret)? {
                 // SAFETY: the caller's promise; each instantiation runs on a machine that has its instructions.

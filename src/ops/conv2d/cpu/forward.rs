@@ -1,3 +1,4 @@
+use super::input::View;
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
@@ -56,35 +57,12 @@ pub(in crate::ops) fn convolve_scratch(cpu: &Cpu, pass: &Pass, channels: usize) 
     cpu.threads() * (buffer + sums)
 }
 
-/// Where a block's input lies: the first tap of its first result, and the floats from there to the next row and column of
-/// results and of taps.
-#[derive(Clone, Copy)]
-struct View {
-    first: *const f32,
-    result: [usize; 2],
-    tap: [usize; 2],
-}
-
-/// The image itself, where no row of results needs padding and its pitch does not fill a few cache sets over and over.
-fn in_place(pass: &Pass, x: Src, block: &Block) -> Option<View> {
+/// Whether a pass reads its input where it lies: no row of results needs padding, and the pitch does not fill a few cache
+/// sets over and over.
+fn reads_in_place(pass: &Pass, x: Src) -> bool {
     let aliases = x.pitch.is_multiple_of(256);
     let gaps = x.cols < 16 && x.pitch != x.cols;
-    if !pass.is_unpadded_in_width() || aliases || gaps {
-        return None;
-    }
-    let tap = [pass.input[1] * x.pitch, x.pitch];
-    let at = |axis: usize, results: &Range<usize>| pass.source(axis, results.start, 0) * tap[axis] as isize;
-    let first = x.ptr().wrapping_add(block.images.start * pass.input[0] * tap[0]);
-    let first = first.wrapping_offset(at(0, &block.rows) + at(1, &block.cols));
-    Some(View { first, result: [pass.step[0] * tap[0], pass.step[1] * tap[1]], tap })
-}
-
-/// A copy of the input, with columns of zeros for the padding.
-fn buffered(pass: &Pass, x: Src, block: &Block, buffer: &mut [f32]) -> View {
-    let pitch = buffer_pitch(x.cols);
-    pass.fill(x, block, 0..x.cols, buffer, pitch);
-    let tap = [pass.extent(1, block.cols.len()) * pitch, pitch];
-    View { first: buffer.as_ptr(), result: [pass.buffered_step(0) * tap[0], pass.buffered_step(1) * tap[1]], tap }
+    pass.is_unpadded_in_width() && !aliases && !gaps
 }
 
 /// Runs one pass: `y = finish(conv(x, w))` at the pixels the pass writes, `w` packed.
@@ -102,7 +80,10 @@ pub(in crate::ops) fn convolve(cpu: &Cpu, pass: &Pass, x: Src, w: Src, y: Dst, f
         let start = thread * (buffer + sums);
         // SAFETY: each thread has its own part of the scratch memory.
         let (buffer, sums) = unsafe { scratch.part(start..start + buffer + sums) }.split_at_mut(buffer);
-        let view = in_place(pass, x, &block).unwrap_or_else(|| buffered(pass, x, &block, buffer));
+        let view = match reads_in_place(pass, x) {
+            true => View::in_place(pass, x, &block),
+            false => View::copied(pass, x, &block, buffer, buffer_pitch(x.cols)),
+        };
         let strips = Strips { cpu, tile, pass, view, channels: x.cols, w, y, finish, sums };
         strips.run(&block, share(panels, groups, part % groups));
     });

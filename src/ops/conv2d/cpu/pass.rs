@@ -1,5 +1,4 @@
 use crate::base::Geom;
-use crate::device::cpu::Src;
 use crate::device::cpu::tile::share;
 use std::ops::Range;
 
@@ -88,37 +87,9 @@ impl Pass {
     }
 
     /// Those among `extent` buffered coordinates, the first being input coordinate `start`, that lie on real pixels.
-    fn real_extent(&self, axis: usize, start: isize, extent: usize) -> Range<usize> {
+    pub fn real_extent(&self, axis: usize, start: isize, extent: usize) -> Range<usize> {
         let reaches = |bound: isize| (bound - start).max(0).unsigned_abs().div_ceil(self.skip(axis)).min(extent);
         reaches(0)..reaches(self.input[axis] as isize)
-    }
-
-    /// Copies some channels of the input of a block to `buffer`, `[images, rows, columns, pitch]`, with zeros for the columns of
-    /// the padding. Its rows are left as they are: nothing reads them (see [`real_taps`](Self::real_taps)).
-    pub(super) fn fill(&self, x: Src, block: &Block, channels: Range<usize>, buffer: &mut [f32], pitch: usize) {
-        let [top, left] = [self.source(0, block.rows.start, 0), self.source(1, block.cols.start, 0)];
-        let [height, width] = [self.extent(0, block.rows.len()), self.extent(1, block.cols.len())];
-        let [rows, cols] = [self.real_extent(0, top, height), self.real_extent(1, left, width)];
-        let [down, across] = [self.skip(0), self.skip(1)];
-        let dense = x.pitch == pitch && channels.len() == pitch && across == 1;
-        for (image, i) in block.images.clone().flat_map(|n| rows.clone().map(move |i| (n, i))) {
-            let at = ((image - block.images.start) * height + i) * width * pitch;
-            let row = &mut buffer[at..at + width * pitch];
-            row[..cols.start * pitch].fill(0.0);
-            row[cols.end * pitch..].fill(0.0);
-            let line = (image * self.input[0]).wrapping_add_signed(top + (i * down) as isize) * self.input[1];
-            let source = |b: usize| line.wrapping_add_signed(left + (b * across) as isize);
-            if dense && !cols.is_empty() {
-                let all = &mut row[cols.start * pitch..cols.end * pitch];
-                all.copy_from_slice(x.rows(source(cols.start)..source(cols.end - 1) + 1));
-                continue;
-            }
-            for b in cols.clone() {
-                let from = &x.row(source(b))[channels.clone()];
-                let to = &mut row[b * pitch..][..from.len()];
-                if from.len() < 16 { to.iter_mut().zip(from).for_each(|(t, &f)| *t = f) } else { to.copy_from_slice(from) }
-            }
-        }
     }
 
     /// Whether every row of results reads real pixels only.
