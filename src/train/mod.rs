@@ -1,5 +1,7 @@
 //! Training: a graph with its backward pass and optimizer, a loop that emits events, and the files of a run.
 
+pub mod inference;
 pub mod step;
 
+pub use inference::{Inference, fill};
 pub use step::{Optimizer, training_graph};

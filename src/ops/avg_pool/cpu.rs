@@ -2,12 +2,64 @@ use super::{AvgPool, AvgPoolDx, count, geom};
 use crate::base::{Geom, Ty};
 use crate::device::Call;
 use crate::device::cpu::Cpu;
+use crate::device::cpu::simd::Vector;
 use crate::ops::Run;
-use crate::ops::window::{grain, readers};
+use crate::ops::window::{grain, prefetch, readers};
 use crate::simd;
+use std::ops::Range;
+
+/// The sum over a window of `rows` x `taps` pixels, for `M` vectors of channels (the first `n` of each).
+///
+/// # Safety
+/// `corner` is the first pixel of the window, and all of them have `M * V::N` channels, or `n` if `M` is 1.
+#[inline(always)]
+unsafe fn window_sum<V: Vector, const M: usize>(corner: *const f32, rows: usize, taps: usize, x_row: usize, pitch: usize, n: usize) -> [V; M] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sum = [V::zero(); M];
+        for p in 0..rows {
+            for q in 0..taps {
+                for (m, sum) in sum.iter_mut().enumerate() {
+                    *sum = sum.add(V::take(corner.add(p * x_row + q * pitch + m * V::N), n));
+                }
+            }
+        }
+        sum
+    }
+}
+
+/// The sum of `shares` times gradients over the windows `rows` x `windows` that hold a pixel, for `M` vectors of channels (the
+/// first `n` of each).
+///
+/// # Safety
+/// As for [`spread_row`], for `M * V::N` channels, or `n` if `M` is 1.
+#[inline(always)]
+unsafe fn shared_sum<V: Vector, const M: usize>(
+    [rows, windows]: [&Range<usize>; 2],
+    [down, along]: [*const f32; 2],
+    dy: *const f32,
+    dy_row: usize,
+    pitch: usize,
+    n: usize,
+) -> [V; M] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sum = [V::zero(); M];
+        for i in rows.clone() {
+            for j in windows.clone() {
+                let share = V::splat(*down.add(i) * *along.add(j));
+                for (m, sum) in sum.iter_mut().enumerate() {
+                    *sum = share.fma(V::take(dy.add(i * dy_row + j * pitch + m * V::N), n), *sum);
+                }
+            }
+        }
+        sum
+    }
+}
 
 simd! {
-    /// Row `i` of the output over the image at `x`.
+    /// Row `i` of the output over the image at `x`. Windows that overlap re-read their rows from the cache: the prefetch keeps
+    /// memory busy meanwhile with the row that comes next.
     unsafe fn mean_row<V>(
         geom: &Geom, count_padding: bool, i: usize, x: *const f32, x_pitch: usize, y: *mut f32, y_pitch: usize, cols: usize, add: bool,
     ) {
@@ -19,15 +71,23 @@ simd! {
             let row = (i * geom.stride[0] + rows.start).saturating_sub(geom.before(0));
             let col = (j * geom.stride[1] + taps.start).saturating_sub(geom.before(1));
             let corner = x.wrapping_add(row * x_row + col * x_pitch);
-            for c in (0..cols).step_by(V::N) {
-                let n = V::N.min(cols - c);
-                let mut sum = V::zero();
-                for p in 0..rows.len() {
-                    for q in 0..taps.len() {
-                        sum = sum.add(V::take(corner.add(p * x_row + q * x_pitch + c), n));
-                    }
+            let (height, width, y, mut c) = (rows.len(), taps.len(), y.add(j * y_pitch), 0);
+            while c + 4 * V::N <= cols {
+                for m in 0..4 {
+                    prefetch(corner.wrapping_add(height * x_row + (width - 1) * x_pitch + c + m * V::N));
+                    prefetch(y.wrapping_add(geom.output[1] * y_pitch + c + m * V::N));
                 }
-                sum.div(divisor).put(y.add(j * y_pitch + c), n, add);
+                let sums = window_sum::<V, 4>(corner.wrapping_add(c), height, width, x_row, x_pitch, V::N);
+                for (m, sum) in sums.into_iter().enumerate() {
+                    sum.div(divisor).put(y.add(c + m * V::N), V::N, add);
+                }
+                c += 4 * V::N;
+            }
+            while c < cols {
+                let n = V::N.min(cols - c);
+                let [sum] = window_sum::<V, 1>(corner.wrapping_add(c), height, width, x_row, x_pitch, n);
+                sum.div(divisor).put(y.add(c), n, add);
+                c += V::N;
             }
         }
     }
@@ -37,20 +97,23 @@ simd! {
     unsafe fn spread_row<V>(
         geom: &Geom, row: usize, dy: *const f32, dy_pitch: usize, shares: *const f32, dx: *mut f32, dx_pitch: usize, cols: usize, add: bool,
     ) {
-        let (out_w, rows) = (geom.output[1], readers(geom, 0, row));
-        let along_width = shares.add(geom.output[0]);
+        let (rows, dy_row) = (readers(geom, 0, row), geom.output[1] * dy_pitch);
+        let shares = [shares, shares.add(geom.output[0])];
         for col in 0..geom.input[1] {
             let windows = readers(geom, 1, col);
-            for c in (0..cols).step_by(V::N) {
-                let n = V::N.min(cols - c);
-                let mut sum = V::zero();
-                for i in rows.clone() {
-                    for j in windows.clone() {
-                        let share = V::splat(*shares.add(i) * *along_width.add(j));
-                        sum = share.fma(V::take(dy.add((i * out_w + j) * dy_pitch + c), n), sum);
-                    }
+            let (holders, dx, mut c) = ([&rows, &windows], dx.add(col * dx_pitch), 0);
+            while c + 4 * V::N <= cols {
+                let sums = shared_sum::<V, 4>(holders, shares, dy.add(c), dy_row, dy_pitch, V::N);
+                for (m, sum) in sums.into_iter().enumerate() {
+                    sum.put(dx.add(c + m * V::N), V::N, add);
                 }
-                sum.put(dx.add(col * dx_pitch + c), n, add);
+                c += 4 * V::N;
+            }
+            while c < cols {
+                let n = V::N.min(cols - c);
+                let [sum] = shared_sum::<V, 1>(holders, shares, dy.add(c), dy_row, dy_pitch, n);
+                sum.put(dx.add(c), n, add);
+                c += V::N;
             }
         }
     }

@@ -69,9 +69,9 @@ unsafe fn slide<V: Vector, const M: usize>(
     // SAFETY: the caller's promise: `width` pixels of each line and of `y`, 9 taps of `w`, the stated channels of each.
     unsafe {
         let mut k = [[V::zero(); M]; 9];
-        for t in 0..9 {
-            for m in 0..M {
-                k[t][m] = V::take(w.add(if turned { 8 - t } else { t } * tap + m * V::N), n);
+        for (t, k) in k.iter_mut().enumerate() {
+            for (m, k) in k.iter_mut().enumerate() {
+                *k = V::take(w.add(if turned { 8 - t } else { t } * tap + m * V::N), n);
             }
         }
         let (mut left, mut here) = ([V::zero(); M], [V::zero(); M]);
@@ -89,8 +89,8 @@ unsafe fn slide<V: Vector, const M: usize>(
                 (left[m], here[m]) = (here[m], right);
             }
         }
-        for m in 0..M {
-            left[m].put(y.add((width - 1) * pitch + m * V::N), n, add);
+        for (m, left) in left.into_iter().enumerate() {
+            left.put(y.add((width - 1) * pitch + m * V::N), n, add);
         }
     }
 }
@@ -135,8 +135,8 @@ simd! {
                 }
                 (before, here) = (here, after);
             }
-            for t in 0..9 {
-                sum[t].put(sums.add(t * tap + c), n, true);
+            for (t, sum) in sum.into_iter().enumerate() {
+                sum.put(sums.add(t * tap + c), n, true);
             }
         }
     }

@@ -18,16 +18,16 @@ unsafe fn mean_of<V: Vector, const M: usize>(x: *const f32, pitch: usize, [heigh
         for i in 0..height {
             let mut row = [V::zero(); M];
             for j in 0..width {
-                for m in 0..M {
-                    row[m] = row[m].add(V::take(x.add((i * width + j) * pitch + m * V::N), n));
+                for (m, row) in row.iter_mut().enumerate() {
+                    *row = row.add(V::take(x.add((i * width + j) * pitch + m * V::N), n));
                 }
             }
-            for m in 0..M {
-                sum[m] = sum[m].add(row[m]);
+            for (sum, row) in sum.iter_mut().zip(row) {
+                *sum = sum.add(row);
             }
         }
-        for m in 0..M {
-            sum[m].div(V::splat((height * width) as f32)).put(y.add(m * V::N), n, add);
+        for (m, sum) in sum.into_iter().enumerate() {
+            sum.div(V::splat((height * width) as f32)).put(y.add(m * V::N), n, add);
         }
     }
 }

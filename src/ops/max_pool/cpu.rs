@@ -1,11 +1,71 @@
 use super::{MaxPool, MaxPoolDx, geom};
 use crate::base::Geom;
 use crate::device::Call;
+use crate::device::cpu::simd::Vector;
 use crate::device::cpu::{Cpu, Dst};
 use crate::ops::Run;
 use crate::ops::window::{Blocks, grain};
 use crate::simd;
 use std::ops::Range;
+
+/// The maximum of a window of `rows` x `taps` pixels, for `M` vectors of channels (the first `n` of each).
+///
+/// # Safety
+/// `corner` is the first pixel of the window, and all of them have `M * V::N` channels, or `n` if `M` is 1.
+#[inline(always)]
+unsafe fn window_max<V: Vector, const M: usize>(corner: *const f32, rows: usize, taps: usize, x_row: usize, pitch: usize, n: usize) -> [V; M] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut best = [V::zero(); M];
+        for (m, best) in best.iter_mut().enumerate() {
+            *best = V::take(corner.add(m * V::N), n);
+        }
+        for p in 0..rows {
+            for q in 0..taps {
+                for (m, best) in best.iter_mut().enumerate() {
+                    *best = best.max(V::take(corner.add(p * x_row + q * pitch + m * V::N), n));
+                }
+            }
+        }
+        best
+    }
+}
+
+/// Adds the gradients of one output pixel to the first maxima of its window, for `M` vectors of channels (the first `n` of each).
+///
+/// `left` is what of `dy` has not found its maximum yet: all of it up to the first pixel that is not below the maximum, nothing
+/// after it. (Two values closer to each other than 1e-38 count as a tie: their difference is flushed to zero.)
+///
+/// # Safety
+/// `x` and `dx` are the first pixel of the window, `dy` is the output pixel; channels as for [`window_max`].
+#[inline(always)]
+unsafe fn hand_back<V: Vector, const M: usize>(
+    [rows, taps]: [usize; 2],
+    dy: *const f32,
+    x: *const f32,
+    dx: *mut f32,
+    [x_row, x_pitch, dx_row, dx_pitch]: [usize; 4],
+    n: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let best = window_max::<V, M>(x, rows, taps, x_row, x_pitch, n);
+        let mut left = [V::zero(); M];
+        for (m, left) in left.iter_mut().enumerate() {
+            *left = V::take(dy.add(m * V::N), n);
+        }
+        for p in 0..rows {
+            for q in 0..taps {
+                for m in 0..M {
+                    let pixel = V::take(x.add(p * x_row + q * x_pitch + m * V::N), n);
+                    let below = left[m].where_positive(best[m].sub(pixel));
+                    left[m].sub(below).put(dx.add(p * dx_row + q * dx_pitch + m * V::N), n, true);
+                    left[m] = below;
+                }
+            }
+        }
+    }
+}
 
 simd! {
     /// Row `i` of the output over the image at `x`.
@@ -16,48 +76,41 @@ simd! {
             let row = i * geom.stride[0] + rows.start - geom.before(0);
             let col = j * geom.stride[1] + taps.start - geom.before(1);
             let corner = x.add(row * x_row + col * x_pitch);
-            for c in (0..cols).step_by(V::N) {
-                let n = V::N.min(cols - c);
-                let mut best = V::take(corner.add(c), n);
-                for p in 0..rows.len() {
-                    for q in 0..taps.len() {
-                        best = best.max(V::take(corner.add(p * x_row + q * x_pitch + c), n));
-                    }
+            let (height, width, y, mut c) = (rows.len(), taps.len(), y.add(j * y_pitch), 0);
+            while c + 4 * V::N <= cols {
+                let best = window_max::<V, 4>(corner.add(c), height, width, x_row, x_pitch, V::N);
+                for (m, best) in best.into_iter().enumerate() {
+                    best.put(y.add(c + m * V::N), V::N, add);
                 }
-                best.put(y.add(j * y_pitch + c), n, add);
+                c += 4 * V::N;
+            }
+            while c < cols {
+                let n = V::N.min(cols - c);
+                let [best] = window_max::<V, 1>(corner.add(c), height, width, x_row, x_pitch, n);
+                best.put(y.add(c), n, add);
+                c += V::N;
             }
         }
     }
 
     /// Adds the gradients of output row `i` to the first maxima of their windows in the image at `dx`.
-    ///
-    /// `left` is what of `dy` has not found its maximum yet: all of it up to the first pixel that is not below the maximum, nothing
-    /// after it. (Two values closer to each other than 1e-38 count as a tie: their difference is flushed to zero.)
     unsafe fn max_dx_row<V>(
         geom: &Geom, i: usize, dy: *const f32, dy_pitch: usize, x: *const f32, x_pitch: usize, dx: *mut f32, dx_pitch: usize, cols: usize,
     ) {
-        let rows = geom.taps(0, i);
+        let (rows, x_row, dx_row) = (geom.taps(0, i), geom.input[1] * x_pitch, geom.input[1] * dx_pitch);
         let row = i * geom.stride[0] + rows.start - geom.before(0);
         for j in 0..geom.output[1] {
             let taps = geom.taps(1, j);
-            let corner = row * geom.input[1] + j * geom.stride[1] + taps.start - geom.before(1);
-            for c in (0..cols).step_by(V::N) {
-                let n = V::N.min(cols - c);
-                let mut best = V::take(x.add(corner * x_pitch + c), n);
-                for p in 0..rows.len() {
-                    for q in 0..taps.len() {
-                        best = best.max(V::take(x.add((corner + p * geom.input[1] + q) * x_pitch + c), n));
-                    }
-                }
-                let mut left = V::take(dy.add(j * dy_pitch + c), n);
-                for p in 0..rows.len() {
-                    for q in 0..taps.len() {
-                        let at = corner + p * geom.input[1] + q;
-                        let below = left.where_positive(best.sub(V::take(x.add(at * x_pitch + c), n)));
-                        left.sub(below).put(dx.add(at * dx_pitch + c), n, true);
-                        left = below;
-                    }
-                }
+            let col = j * geom.stride[1] + taps.start - geom.before(1);
+            let (x, dx) = (x.add(row * x_row + col * x_pitch), dx.add(row * dx_row + col * dx_pitch));
+            let (size, pitches, dy, mut c) = ([rows.len(), taps.len()], [x_row, x_pitch, dx_row, dx_pitch], dy.add(j * dy_pitch), 0);
+            while c + 2 * V::N <= cols {
+                hand_back::<V, 2>(size, dy.add(c), x.add(c), dx.add(c), pitches, V::N);
+                c += 2 * V::N;
+            }
+            while c < cols {
+                hand_back::<V, 1>(size, dy.add(c), x.add(c), dx.add(c), pitches, V::N.min(cols - c));
+                c += V::N;
             }
         }
     }

@@ -48,3 +48,19 @@ impl Run<Naive> for MaxPoolDx {
         call.output(0, dx);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Window;
+
+    #[test]
+    fn the_first_of_equal_maxima_wins_and_padding_never_does() {
+        let geom = Window::padded(2, 2, 1).on(3, 3).unwrap();
+        let x = Array { shape: [1, 3, 3, 1].into(), data: vec![-5.0, -2.0, -2.0, -3.0, -1.0, -1.0, -3.0, -1.0, -1.0] };
+        assert_eq!(first_maximum(&x, &geom, [0, 0, 0, 0]), [0, 0, 0, 0]);
+        assert_eq!(first_maximum(&x, &geom, [0, 0, 1, 0]), [0, 0, 1, 0]);
+        assert_eq!(first_maximum(&x, &geom, [0, 1, 0, 0]), [0, 1, 0, 0]);
+        assert_eq!(first_maximum(&x, &geom, [0, 1, 1, 0]), [0, 1, 1, 0]);
+    }
+}

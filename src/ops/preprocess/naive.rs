@@ -50,3 +50,21 @@ impl Run<Naive> for PreprocessDx {
         call.output(0, dy);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_become_what_keras_makes_of_them() {
+        let near = |mode, rgb, expected: [f64; 3]| {
+            let found = pixel(mode, rgb);
+            assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{mode}: {found:?}, not {expected:?}");
+        };
+        near(Mode::Tf, [255.0, 127.5, 0.0], [1.0, 0.0, -1.0]);
+        near(Mode::Caffe, [10.0, 20.0, 30.0], [-73.939, -96.779, -113.68]);
+        near(Mode::Torch, [255.0, 0.0, 51.0], [2.248908, -2.035714, -0.915556]);
+        near(Mode::Rescale, [255.0, 0.0, 51.0], [1.0, 0.0, 0.2]);
+        near(Mode::None, [255.0, 0.0, 51.0], [255.0, 0.0, 51.0]);
+    }
+}

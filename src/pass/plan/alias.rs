@@ -124,7 +124,7 @@ impl Aliases {
         let Op::Add(_) = node.op else { return };
         let y = node.outs[0];
         let mut parts = node.ins.clone();
-        parts.sort_by_key(|v| self.makers[v.index()]);
+        parts.sort_by_key(|v| self.ready(*v, graph));
         let once = |v: Val| node.ins.iter().filter(|&&p| p == v).count() == 1;
         let own = |a: &Self, v: Val| {
             let maker = a.makers[v.index()].filter(|&m| a.work[m].is_some());
@@ -163,12 +163,23 @@ impl Aliases {
         self.sums[y.index()] = Some(written);
     }
 
+    /// The row after which a value is whole. A view is as old as what it shows, an accumulated sum as its last part: their own
+    /// rows do nothing. (In a dense block the gradient of the statistics comes between the two.)
+    fn ready(&self, v: Val, graph: &Graph) -> Option<usize> {
+        let row = self.makers[v.index()]?;
+        match (&self.work[row], &self.sums[v.index()]) {
+            (Some(_), _) => Some(row),
+            (None, Some(parts)) => parts.iter().map(|&p| self.ready(p, graph)).max()?,
+            (None, None) => graph.nodes[row].ins.iter().map(|&x| self.ready(x, graph)).max()?,
+        }
+    }
+
     /// Whether the sum of row `row` may be built up over `first`, the earliest of its parts.
     fn may_hold_sum(&self, first: Val, second: usize, row: usize, y_settled: bool, graph: &Graph, fixed: &Fixed) -> bool {
         let (root, range) = self.columns_of(first, graph);
         let rooted =
             if y_settled { self.is_free(first, graph, fixed) } else { fixed.get(root).is_none() && graph.role(root) == Role::Temp };
-        let made = self.makers[first.index()].is_some_and(|m| m < second);
+        let made = self.ready(first, graph).is_some_and(|m| m < second);
         rooted
             && made
             && self.members[root.index()].iter().all(|&m| {
