@@ -15,8 +15,10 @@ use serde::Serialize;
 /// A step can be no faster than its arithmetic at the machine's peak, nor than its operands through memory; both are measured
 /// first. Steps are sorted by the time that they lose against that limit.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  defrost profile densenet121 --mode train\n  defrost profile vgg16 --mode infer --batch-size 1 --top 10\n\n\
-                        Operands that still lie in a cache can be read faster than memory, so a share may exceed 100%.")]
+#[command(
+    after_help = "Examples:\n  defrost profile densenet121 --mode train\n  defrost profile vgg16 --mode infer --batch-size 1 --top 10\n\n\
+                        Operands that still lie in a cache can be read faster than memory, so a share may exceed 100%."
+)]
 pub struct Args {
     /// vgg16, xception, inceptionv3 or densenet121
     #[arg(value_name = "BACKBONE")]
@@ -112,7 +114,11 @@ fn text(profile: &Profile, top: usize) -> String {
     let (measured, ideal): (f64, f64) = (costs.iter().map(|c| c.seconds).sum(), costs.iter().map(|c| c.ideal).sum());
     let (flops, share) = (costs.iter().map(|c| c.flops).sum::<u64>(), 100.0 * ideal / total.max(f64::MIN_POSITIVE));
     text += &format!("total {:.2} ms per run ({:.2} ms as the sum of its steps), ", total * 1e3, measured * 1e3);
-    text + &format!("{:.1} GFLOP/s, {:.2} ms at the roofline: {share:.0}%\n", flops as f64 / total.max(f64::MIN_POSITIVE) / 1e9, ideal * 1e3)
+    text + &format!(
+        "{:.1} GFLOP/s, {:.2} ms at the roofline: {share:.0}%\n",
+        flops as f64 / total.max(f64::MIN_POSITIVE) / 1e9,
+        ideal * 1e3
+    )
 }
 
 fn grouped(title: &str, groups: &[Group], limit: usize) -> Table {
