@@ -1,4 +1,5 @@
 pub mod base;
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
@@ -7,6 +8,7 @@ pub mod ir;
 pub mod models;
 pub mod ops;
 pub mod pass;
+pub mod report;
 pub mod selftest;
 pub mod train;
 pub mod weights;

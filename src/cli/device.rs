@@ -1,0 +1,70 @@
+//! `--device` and `--threads`, which many commands share.
+
+use crate::device::cpu::Cpu;
+use crate::device::naive::Naive;
+use crate::error::{Error, Result};
+use clap::ValueEnum;
+
+/// What `--device` may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Name {
+    /// The fastest device of this machine
+    Auto,
+    /// All cores, f32
+    Cpu,
+    /// Plain f64 loops: the specification, a thousand times slower
+    Naive,
+    /// An NVIDIA GPU; not in this build
+    Cuda,
+}
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct DeviceArgs {
+    /// Where to compute
+    #[arg(long, value_name = "DEVICE", value_enum, default_value_t = Name::Auto, hide_possible_values = false)]
+    pub device: Name,
+    /// Threads of the CPU device [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// A device of a kind known at run time only; see [`on_device!`].
+pub enum Chosen {
+    Cpu(Cpu),
+    Naive(Naive),
+}
+
+impl DeviceArgs {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When this build or this machine does not have it.
+    pub fn open(&self) -> Result<Chosen> {
+        match self.device {
+            Name::Auto | Name::Cpu => Ok(Chosen::Cpu(self.cpu()?)),
+            Name::Naive => Ok(Chosen::Naive(Naive)),
+            Name::Cuda => Err(no_cuda()),
+        }
+    }
+
+    /// Opens the CPU device, for commands that measure it.
+    pub fn cpu(&self) -> Result<Cpu> {
+        Cpu::new(self.threads.map_or(0, usize::from))
+    }
+}
+
+/// The refusal of `--device cuda`.
+pub fn no_cuda() -> Error {
+    Error::machine("this build of defrost has no CUDA device").advise("use --device cpu (or leave --device out)")
+}
+
+/// Evaluates an expression with the device of whichever kind was chosen: `on_device!(args.open()?, d => train(d, settings))`.
+macro_rules! on_device {
+    ($chosen:expr, $device:ident => $body:expr) => {
+        match $chosen {
+            $crate::cli::device::Chosen::Cpu($device) => $body,
+            $crate::cli::device::Chosen::Naive($device) => $body,
+        }
+    };
+}
+pub(super) use on_device;

@@ -1,0 +1,62 @@
+//! The command line, one file per command: raw arguments, ready settings, one call into the library, output.
+//!
+//! What a command was asked for stands alone on stdout; progress and warnings go to stderr. Usage errors exit with 2.
+
+mod device;
+mod devices;
+mod output;
+mod selftest;
+mod subject;
+mod summary;
+
+use crate::error::Result;
+use clap::{Parser, Subcommand};
+
+/// Fine-tunes ImageNet backbones on a folder of images
+///
+/// Backbones are VGG16, Xception, InceptionV3 and DenseNet121 as Keras Applications defines them. The autograd engine and
+/// its kernels are part of the program.
+#[derive(Parser)]
+#[command(name = "defrost", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+// One line per command; its file defines the arguments.
+#[derive(Subcommand)]
+enum Command {
+    Summary(summary::Args),
+    Selftest(selftest::Args),
+    Devices(devices::Args),
+}
+
+/// Reads a number of at least 1.
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
+        Ok(n) => Ok(n),
+    }
+}
+
+/// Reads the command line and carries the command out.
+///
+/// # Errors
+/// Whatever went wrong, ready to be printed; [`crate::error::Error::exit_code`] is the program's exit code.
+pub fn run() -> Result<()> {
+    match Cli::parse().command {
+        Command::Summary(args) => summary::run(args),
+        Command::Selftest(args) => selftest::run(args),
+        Command::Devices(args) => devices::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,58 @@
+//! `BACKBONE|MODEL`: what `summary` and `explain` look at.
+
+use crate::error::{Error, Result};
+use crate::models::{Backbone, Purpose, Spec};
+use crate::ops::preprocess::Mode;
+use crate::weights::{Metadata, ModelFile};
+use std::path::PathBuf;
+
+/// A network by name, or a model file.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    Backbone(Backbone),
+    File(PathBuf),
+}
+
+impl std::str::FromStr for Subject {
+    type Err = Error;
+
+    /// A name that ends in `.safetensors` or that exists as a file is a model file.
+    fn from_str(text: &str) -> Result<Self> {
+        let path = PathBuf::from(text);
+        if path.extension().is_some_and(|e| e == "safetensors") || path.is_file() {
+            return Ok(Subject::File(path));
+        }
+        text.parse().map(Subject::Backbone).map_err(|e: Error| Error::input(format!("{}, or name a .safetensors file", e.what())))
+    }
+}
+
+impl Subject {
+    /// What to build for inference on one image: the network without head, or the model with the head that its file holds.
+    pub fn spec(&self, size: Option<usize>) -> Result<Spec> {
+        let mut spec = match self {
+            Subject::Backbone(backbone) => Spec { features_only: true, ..Spec::new(*backbone, 0) },
+            Subject::File(path) => {
+                let file = ModelFile::open(path)?;
+                spec_of(file.metadata(), file.class_count()).map_err(|e| e.at(path.display()))?
+            }
+        };
+        spec.size = size.unwrap_or(spec.size);
+        spec.backbone.check_size(spec.size)?;
+        Ok(spec)
+    }
+}
+
+/// The model that a file's metadata describe.
+fn spec_of(metadata: &Metadata, classes: Option<usize>) -> Result<Spec> {
+    let backbone: Backbone = metadata.backbone.parse()?;
+    let preprocess: Mode = metadata.preprocess.parse().map_err(Error::input)?;
+    let hidden = metadata.hidden.iter().map(|text| text.parse()).collect::<Result<_>>()?;
+    let (size, epsilon, features_only) = (metadata.input_size, Some(metadata.epsilon), classes.is_none());
+    Ok(Spec { size, hidden, preprocess, epsilon, features_only, ..Spec::new(backbone, classes.unwrap_or(0)) })
+}
+
+/// The same network in training; one without head gets a head for `classes`.
+pub fn in_training(spec: &Spec, batch: usize, classes: usize) -> Spec {
+    let classes = if spec.features_only { classes } else { spec.classes };
+    Spec { batch, classes, features_only: false, purpose: Purpose::Train, ..spec.clone() }
+}
