@@ -2,14 +2,14 @@
 //! the weights, and moving statistics after one step of batch norm, through all passes. `golden/make_numbers.py` says what is
 //! recorded and how weights are drawn.
 
-use defrost::base::{DType, Val};
+use defrost::base::{DType, Ty, Val};
 use defrost::device::cpu::Cpu;
 use defrost::device::naive::Naive;
 use defrost::exec::{Passes, Program, Session};
-use defrost::ir::Init;
+use defrost::ir::{Init, Role};
 use defrost::models::{Backbone, Model, Purpose, Spec};
 use defrost::ops::Backend;
-use defrost::pass::grad;
+use defrost::pass::grad::vjp;
 use defrost::weights::Draw;
 
 const GOLDEN: &str = include_str!("golden/numbers.txt");
@@ -46,7 +46,7 @@ fn value(model: &Model, v: Val) -> Vec<f64> {
     let taps: usize = if kind == "depthwise_kernel" { shape.dims()[..2].iter().product() } else { shape.rows() };
     let (offset, factor) = match kind {
         "targets" => return [5, 0, 3].iter().flat_map(|&class| (0..8).map(move |k| f64::from(k == class))).collect(),
-        "weights" => return vec![1.0; shape.len()],
+        "seed" | "weights" => return vec![1.0; shape.len()],
         "pixels" => (127.5, 127.5),
         "kernel" | "depthwise_kernel" | "pointwise_kernel" => {
             (0.0, (6.0 / taps as f64).sqrt() * if name == "dense/kernel" { 0.02 } else { 1.0 })
@@ -80,19 +80,22 @@ fn build(backbone: Backbone, size: usize, purpose: Purpose, lines: &[&Line]) -> 
     let mut model = spec.build().unwrap();
     let params = model.graph.params.clone();
     let loss = model.graph.output("loss").unwrap();
-    let (graph, gradients) = grad(model.graph, loss, &params).unwrap();
+    let seed = model.graph.add_value(Ty::f32([1]), Role::Input, "seed");
+    model.graph.inputs.push(seed);
+    let (graph, gradients) = vjp(model.graph, &[(loss, seed)], &params).unwrap();
     model.graph = graph;
     for (v, gradient) in params.iter().zip(gradients) {
+        model.graph.values[gradient.index()].role = Role::Gradient { of: *v };
         model.graph.outputs.push((format!("gradient {}", model.graph.name(*v)), gradient));
     }
     model
 }
 
-/// Compares everything that was recorded; a probe or a root mean square may be off by `tolerance` times the recorded root
-/// mean square.
-fn compare<D: Backend>(device: impl Fn() -> D, backbone: Backbone, tolerance: f64) {
+/// Compares everything that was recorded; a probe or a root mean square may be off by a share of the recorded root mean
+/// square.
+fn compare<D: Backend>(device: impl Fn() -> D, backbone: Backbone, budget: [f64; 2]) {
     let (size, lines) = golden(backbone);
-    let mut worst = (0.0, "");
+    let mut worst = (0.0, 0.0, "");
     for purpose in [Purpose::Infer, Purpose::Train] {
         let lines: Vec<&Line> = lines.iter().filter(|l| (l.mode == "infer") == (purpose == Purpose::Infer)).collect();
         let model = build(backbone, size, purpose, &lines);
@@ -110,23 +113,22 @@ fn compare<D: Backend>(device: impl Fn() -> D, backbone: Backbone, tolerance: f6
             let rms = (x.iter().map(|x| x * x).sum::<f64>() / n).sqrt();
             let probe = x.iter().zip(hashed("probe", x.len())).map(|(x, u)| x * u).sum::<f64>() / n.sqrt();
             let off = (rms - line.rms).abs().max((probe - line.probe).abs()) / line.rms;
-            assert!(off <= tolerance, "{backbone} {} {}: rms {rms} probe {probe}, Keras {} {}", line.mode, line.what, line.rms, line.probe);
-            worst = if off > worst.0 { (off, line.what) } else { worst };
+            let budget = budget[usize::from(line.mode == "gradient")];
+            assert!(off <= budget, "{backbone} {} {}: rms {rms} probe {probe}, Keras {} {}", line.mode, line.what, line.rms, line.probe);
+            worst = if off / budget > worst.0 { (off / budget, off, line.what) } else { worst };
         }
     }
-    println!(
-        "{backbone} on {}: worst {:.1e} ({}), {:.1}% of the budget",
-        device().describe(),
-        worst.0,
-        worst.1,
-        100.0 * worst.0 / tolerance
-    );
+    println!("{backbone} on {}: {:.1}% of the budget ({}, {:.1e})", device().describe(), 100.0 * worst.0, worst.2, worst.1);
 }
 
-// The errors of up to 120 layers add up, each a few roundoffs of a sum that is accurate in the mean: 120 layers, a factor
-// of 32 for growth through batch norm on three images and for sums in another order.
-fn budget(dtype: DType) -> f64 {
-    120.0 * 32.0 * dtype.roundoff()
+/// Of forward values and of gradients. The errors of up to 120 layers add up, each a few roundoffs of a sum that is accurate
+/// in the mean: 120 layers, a factor of 32 for growth through batch norm on three images and for sums in another order.
+/// Backward, batch norm subtracts nearly equal numbers where the last maps have few pixels: another 32. In f32 a ReLU or a
+/// pool whose inputs lie that close to a tie also decides otherwise now and then, which moves a gradient by a discrete step;
+/// what f32 gradients are held to here is that no term is missing, their rounding is tested op by op.
+fn budget(dtype: DType) -> [f64; 2] {
+    let forward = 120.0 * 32.0 * dtype.roundoff();
+    [forward, if dtype == DType::F64 { 32.0 * forward } else { 0.1 }]
 }
 
 #[test]

@@ -7,9 +7,12 @@ mod device;
 mod devices;
 mod output;
 mod profile;
+mod progress;
 mod selftest;
 mod subject;
 mod summary;
+mod train;
+mod train_lines;
 mod workload;
 
 use crate::error::Result;
@@ -29,6 +32,7 @@ struct Cli {
 // One line per command; its file defines the arguments.
 #[derive(Subcommand)]
 enum Command {
+    Train(Box<train::Args>),
     Summary(summary::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -50,6 +54,7 @@ fn positive(text: &str) -> Result<usize, String> {
 /// Whatever went wrong, ready to be printed; [`crate::error::Error::exit_code`] is the program's exit code.
 pub fn run() -> Result<()> {
     match Cli::parse().command {
+        Command::Train(args) => train::run(*args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Profile(args) => profile::run(args),

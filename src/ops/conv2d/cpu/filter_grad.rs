@@ -17,9 +17,10 @@ const SMALL_FILTER: usize = 64 * 1024;
 ///
 /// A thread takes a block of pixels that its cache holds for a group of input channels and some panels of output channels, and
 /// sums over it in register tiles, tap by tap, over the pixels whose tap is real. `x` is read where it lies, but for few
-/// channels: those are copied with their padding, so that the taps of a row fold into one. A large filter is dealt out to the threads in groups of
-/// channels, each of which sees all pixels in order. For a small one the pixels are dealt out; each thread sums into its own
-/// copy, and the copies are added in order.
+/// channels: those are copied with their padding, so that the taps of a row fold into one.
+///
+/// A large filter is dealt out to the threads in groups of channels, each of which sees all pixels in order. For a small one
+/// the pixels are dealt out; each thread sums into its own copy, and the copies are added in order.
 pub(in crate::ops) struct FilterGrad {
     tile: Tile,
     pass: Pass,
