@@ -5,6 +5,7 @@
 mod bench;
 mod device;
 mod devices;
+mod explain;
 mod output;
 mod profile;
 mod progress;
@@ -36,6 +37,7 @@ enum Command {
     Summary(summary::Args),
     Bench(bench::Args),
     Profile(profile::Args),
+    Explain(explain::Args),
     Selftest(selftest::Args),
     Devices(devices::Args),
 }
@@ -57,6 +59,7 @@ pub fn run() -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Profile(args) => profile::run(args),
         Command::Selftest(args) => selftest::run(args),
         Command::Devices(args) => devices::run(args),
