@@ -2,6 +2,7 @@
 
 use crate::device::cpu::{Cpu, Isa, Pool};
 use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Peak arithmetic of an instruction set, f32, a multiply-add counted as two operations.
@@ -70,22 +71,28 @@ fn fastest(runs: usize, mut f: impl FnMut()) -> f64 {
 }
 
 /// Peak arithmetic of an instruction set (of the portable one if this machine lacks it), on every thread of `pool`.
+///
+/// All threads compute at the same time and each has its own clock; the rates of their fastest runs are added. The runs are
+/// short and many, so that each thread meets one in which nothing else wanted its core.
 pub fn arithmetic(isa: Isa, pool: &Pool) -> Arithmetic {
     let isa = if isa.available() { isa } else { Isa::Portable };
-    let rounds = 100_000;
+    let (rounds, runs) = (100_000, 100);
     // Lanes that differ, or the compiler would compute one of them and copy it.
     let start: Vec<f32> = (0..SUMS * isa.lanes()).map(|i| i as f32).collect();
-    let work = |_: usize| {
-        let mut result = [0f32; WIDEST];
-        // SAFETY: `start` holds `SUMS` vectors, `result` one, and `isa` was found to be available.
-        unsafe { multiply_adds(isa, rounds, start.as_ptr(), result.as_mut_ptr()) };
-        // Every lane is looked at, or the compiler would leave out those that are not.
-        black_box(result);
-    };
-    // Many short runs: one of them meets a machine that does nothing else.
-    let seconds = fastest(100, || pool.run(&work));
-    let flops = 2 * SUMS * isa.lanes() * rounds * pool.threads();
-    Arithmetic { isa, threads: pool.threads(), flops_per_s: flops as f64 / seconds }
+    let total = Mutex::new(0.0);
+    pool.run(&|_| {
+        let seconds = fastest(runs, || {
+            let mut result = [0f32; WIDEST];
+            // SAFETY: `start` holds `SUMS` vectors, `result` one, and `isa` was found to be available.
+            unsafe { multiply_adds(isa, rounds, start.as_ptr(), result.as_mut_ptr()) };
+            // Every lane is looked at, or the compiler would leave out those that are not.
+            black_box(result);
+        });
+        let flops = (2 * SUMS * isa.lanes() * rounds) as f64;
+        *total.lock().unwrap_or_else(PoisonError::into_inner) += flops / seconds;
+    });
+    let flops_per_s = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Arithmetic { isa, threads: pool.threads(), flops_per_s }
 }
 
 /// Bandwidth of memory, on every thread of the device.
@@ -102,7 +109,7 @@ pub fn bandwidth(cpu: &Cpu) -> Bandwidth {
         });
     });
     let each = floats.div_ceil(cpu.threads());
-    let parts: Vec<std::sync::Mutex<&mut [f32]>> = y.chunks_mut(each).map(std::sync::Mutex::new).collect();
+    let parts: Vec<Mutex<&mut [f32]>> = y.chunks_mut(each).map(Mutex::new).collect();
     let copy = fastest(10, || {
         cpu.pool.parts(parts.len(), |part, _| {
             if let Ok(mut target) = parts[part].lock() {
