@@ -27,7 +27,20 @@ fn main() {
     for ar in Arena::ALL {
         println!("  {ar:?} {:.1} MiB", program.plan().bytes[ar.index()] as f64 / 1048576.0);
     }
-    if a.len() > 4 { for st in program.steps() { if st.op.name() == a[4] { println!("{} {} {:?} {:?} -> {}", st.layer, st.op, st.phase, st.ins.iter().map(|o| o.ty).collect::<Vec<_>>(), st.outs[0].ty); } } }
+    if a.len() > 4 {
+        for st in program.steps() {
+            if st.op.name() == a[4] {
+                println!(
+                    "{} {} {:?} {:?} -> {}",
+                    st.layer,
+                    st.op,
+                    st.phase,
+                    st.ins.iter().map(|o| o.ty).collect::<Vec<_>>(),
+                    st.outs[0].ty
+                );
+            }
+        }
+    }
     let mut s = Session::new(cpu).unwrap();
     s.reserve(&program).unwrap();
     let g = program.graph().clone();
