@@ -18,6 +18,17 @@ pub enum Name {
     Cuda,
 }
 
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Name::Auto => "auto",
+            Name::Cpu => "cpu",
+            Name::Naive => "naive",
+            Name::Cuda => "cuda",
+        })
+    }
+}
+
 #[derive(clap::Args, Clone, Debug)]
 pub struct DeviceArgs {
     /// Where to compute

@@ -5,9 +5,12 @@
 mod device;
 mod devices;
 mod output;
+mod progress;
 mod selftest;
 mod subject;
 mod summary;
+mod train;
+mod train_lines;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -26,6 +29,7 @@ struct Cli {
 // One line per command; its file defines the arguments.
 #[derive(Subcommand)]
 enum Command {
+    Train(Box<train::Args>),
     Summary(summary::Args),
     Selftest(selftest::Args),
     Devices(devices::Args),
@@ -45,6 +49,7 @@ fn positive(text: &str) -> Result<usize, String> {
 /// Whatever went wrong, ready to be printed; [`crate::error::Error::exit_code`] is the program's exit code.
 pub fn run() -> Result<()> {
     match Cli::parse().command {
+        Command::Train(args) => train::run(*args),
         Command::Summary(args) => summary::run(args),
         Command::Selftest(args) => selftest::run(args),
         Command::Devices(args) => devices::run(args),

@@ -1,5 +1,6 @@
 use crate::base::{DType, Ty, Val};
 use crate::device::Arena;
+use crate::error::{Error, Result};
 use crate::ops::Op;
 use std::sync::Arc;
 
@@ -164,6 +165,24 @@ impl Graph {
         }
         let mut keep = keep.iter();
         self.nodes.retain(|_| *keep.next().expect("one flag per row"));
+    }
+
+    /// Makes the output called `name` an input of that name and drops the rows that computed it. Parameters keep their places,
+    /// so that a program of the rest works on the same arenas as one of the whole.
+    ///
+    /// # Errors
+    /// When there is no such output.
+    pub fn cut(&mut self, name: &str) -> Result<()> {
+        let v = self.output(name).ok_or_else(|| Error::internal(format!("the graph has no output {name:?} to cut at")))?;
+        self.outputs.retain(|(n, _)| n != name);
+        self.nodes.retain(|node| !node.outs.contains(&v));
+        self.values[v.index()].role = Role::Input;
+        self.values[v.index()].name = name.into();
+        self.inputs.push(v);
+        self.prune();
+        let read: Vec<Val> = self.nodes.iter().flat_map(|n| n.ins.iter().copied()).collect();
+        self.inputs.retain(|i| read.contains(i));
+        Ok(())
     }
 
     /// The number type of the graph's values: that of its first input or parameter.

@@ -33,6 +33,7 @@ impl Random {
         let (n, cols) = (shape.len(), shape.cols());
         let mut data: Vec<f64> = match fill {
             Fill::Normal => (0..n).map(|_| self.normal()).collect(),
+            Fill::Offset { mean, deviation } => (0..n).map(|_| mean + deviation * self.normal()).collect(),
             Fill::Positive => (0..n).map(|_| 0.5 + self.uniform()).collect(),
             Fill::Distinct => (0..n).map(|i| (i as f64 - (n / 2) as f64 + 0.5) * 0.02).collect(),
             Fill::Ties => (0..n).map(|_| (self.next() % 3) as f64 - 1.0).collect(),

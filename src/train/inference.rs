@@ -17,13 +17,15 @@ pub struct Inference<D> {
     spec: Spec,
     passes: Passes,
     programs: HashMap<usize, Program<D>>,
+    /// The head alone, by the number of feature rows.
+    heads: HashMap<usize, Program<D>>,
 }
 
 impl<D: Backend> Inference<D> {
     /// Inference of the model that `spec` describes, whatever its purpose and batch size.
     pub fn new(spec: &Spec) -> Self {
         let spec = Spec { purpose: Purpose::Infer, ..spec.clone() };
-        Inference { spec, passes: Passes::default(), programs: HashMap::new() }
+        Inference { spec, passes: Passes::default(), programs: HashMap::new(), heads: HashMap::new() }
     }
 
     /// The program for batches of `batch` images.
@@ -47,6 +49,22 @@ impl<D: Backend> Inference<D> {
         let program = self.program(session.device(), pixels.len() / image)?;
         session.run(program, &[("pixels", pixels)])?;
         session.get(program, name)
+    }
+
+    /// The logits of features `[n, c]` that were computed before.
+    ///
+    /// # Errors
+    /// When the model cannot be built, or memory is short.
+    pub fn head(&mut self, session: &mut Session<D>, features: &[f32]) -> Result<Vec<f64>> {
+        let batch = features.len() / self.spec.backbone.channels();
+        if !self.heads.contains_key(&batch) {
+            let mut graph = Spec { batch, ..self.spec.clone() }.build()?.graph;
+            graph.cut("features")?;
+            self.heads.insert(batch, Program::compile(graph, session.device(), self.passes)?);
+        }
+        let program = self.heads.get_mut(&batch).expect("inserted above");
+        session.run(program, &[("features", features)])?;
+        session.get(program, "logits")
     }
 
     /// The output `name` of the images `indices` of a data set, in their order, in batches of `batch`; `progress(done)`

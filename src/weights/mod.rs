@@ -9,6 +9,7 @@
 //!
 //! Refused: numbers that are not finite (when written), any dtype but f32 and f64, and tensors that a model does not know.
 
+mod cache;
 mod format;
 mod init;
 mod manifest;
@@ -16,6 +17,7 @@ mod matching;
 mod open;
 mod save;
 
+pub use cache::{folder, imagenet};
 pub use format::{Metadata, ModelFile, VERSION};
 pub use init::Draw;
 pub use manifest::{Official, official};

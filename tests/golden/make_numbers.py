@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes numbers.txt: activations, loss and batch-norm updates of the four networks, computed by Keras in double precision.
+"""Writes numbers.txt: activations, loss, gradients and batch-norm updates of the four networks, computed by Keras in double precision.
 
 Weights and pixels are hashes of tensor name and position (the formula of src/weights/init.rs), so that no weight file is
 needed. A tensor x of n numbers is recorded as its root mean square and its probe, sum(x[i] * u[i]) / sqrt(n), where u is
@@ -7,7 +7,7 @@ such a hash of the name "probe": a probe changes if any two elements trade place
 """
 import hashlib, math, os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-import numpy as np, keras
+import numpy as np, keras, tensorflow as tf
 keras.config.set_floatx("float64")
 keras.config.set_dtype_policy("float64")
 import keras.applications as ka
@@ -34,7 +34,7 @@ def record(*words, x):
     print(*words, repr(float(np.sqrt(np.mean(x * x)))), repr(float(x @ hashed("probe", x.size) / math.sqrt(x.size))), file=out)
 
 nets = dict(vgg16=(ka.VGG16, ka.vgg16, 39), xception=(ka.Xception, ka.xception, 74),
-            inceptionv3=(ka.InceptionV3, ka.inception_v3, 80), densenet121=(ka.DenseNet121, ka.densenet, 45))
+            inceptionv3=(ka.InceptionV3, ka.inception_v3, 107), densenet121=(ka.DenseNet121, ka.densenet, 64))
 out = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "numbers.txt"), "w")
 print(f"# Keras {keras.__version__}, float64, by make_numbers.py: network, input size, what, root mean square, probe", file=out)
 for name, (make, module, size) in nets.items():
@@ -52,9 +52,17 @@ for name, (make, module, size) in nets.items():
     for l, v in zip(shown, keras.Model(model.inputs, [l.output for l in shown])(x, training=False)):
         record(name, size, "infer", l.name, x=v)
     record(name, size, "infer", "probabilities", x=model(x, training=False))
-    p = np.asarray(model(x, training=True))
+    with tf.GradientTape() as tape:
+        p = model(x, training=True)
+        loss = tf.reduce_mean(-tf.math.log(tf.reduce_sum(p * targets, axis=1)))
+    gradients = tape.gradient(loss, model.trainable_weights)
+    p = np.asarray(p)
     record(name, size, "train", "probabilities", x=p)
     record(name, size, "train", "losses", x=-np.log((p * targets).sum(1)))
+    for i, (w, g) in enumerate(zip(model.trainable_weights, gradients)):
+        if i % 12 == 0:
+            record(name, size, "gradient", w.path, x=g)
+    record(name, size, "gradient", "all", x=np.concatenate([np.asarray(g).ravel() for g in gradients]))
     statistics = [w for l in model.layers for w in l.non_trainable_weights]
     if statistics:
         record(name, size, "train", "statistics", x=np.concatenate([np.asarray(w).ravel() for w in statistics]))

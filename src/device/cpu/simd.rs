@@ -65,6 +65,18 @@ impl fmt::Display for Isa {
     }
 }
 
+/// Asks for the cache line at `p`, which need not be valid.
+#[inline(always)]
+pub fn prefetch(p: *const f32) {
+    // SAFETY: a hint, which touches no memory that the program can see.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast())
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// A vector of `N` floats.
 ///
 /// # Safety

@@ -162,6 +162,11 @@ impl<'a> Src<'a> {
         unsafe { std::slice::from_raw_parts(self.ptr.add(r * self.pitch), self.cols) }
     }
 
+    /// Some rows of a matrix without gaps, as one slice.
+    pub fn rows(&self, rows: std::ops::Range<usize>) -> &'a [f32] {
+        &self.flat()[rows.start * self.cols..rows.end * self.cols]
+    }
+
     /// All elements of a matrix without gaps between its rows.
     ///
     /// # Panics

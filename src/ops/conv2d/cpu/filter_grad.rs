@@ -1,3 +1,4 @@
+use super::input::View;
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
@@ -14,10 +15,12 @@ const SMALL_FILTER: usize = 64 * 1024;
 
 /// `dw[i, j, k, c] = sum over pixels of x[.., k] * dy[.., c]`, planned.
 ///
-/// A thread copies a block of `x` (a group of input channels) and of `dy` (some panels of output channels) into buffers without
-/// gaps, then sums over its pixels in register tiles, tap by tap. A large filter is dealt out to the threads in groups of
-/// channels, each of which sees all pixels in order. For a small one the pixels are dealt out; each thread sums into its own
-/// copy, and the copies are added in order.
+/// A thread takes a block of pixels that its cache holds for a group of input channels and some panels of output channels, and
+/// sums over it in register tiles, tap by tap, over the pixels whose tap is real. `x` is read where it lies, but for few
+/// channels: those are copied with their padding, so that the taps of a row fold into one.
+///
+/// A large filter is dealt out to the threads in groups of channels, each of which sees all pixels in order. For a small one
+/// the pixels are dealt out; each thread sums into its own copy, and the copies are added in order.
 pub(in crate::ops) struct FilterGrad {
     tile: Tile,
     pass: Pass,
@@ -50,22 +53,20 @@ impl FilterGrad {
         plan
     }
 
-    /// Few channels lie without gaps and with the padding, so that the taps of a row count as channels.
+    /// Few channels are copied without gaps and with the padding, so that the taps of a row count as channels.
     fn folds(&self) -> bool {
         self.cin < 16
     }
 
-    /// Floats from pixel to pixel in the two buffers.
-    fn pitches(&self) -> [usize; 2] {
-        let channels = self.cin.div_ceil(self.groups[0]);
-        let x = if self.folds() { self.cin } else { channels.next_multiple_of(16) };
+    /// Floats of a pixel that a thread works on: of `x` and of `dy`.
+    fn widths(&self) -> [usize; 2] {
         let panels = self.cout.div_ceil(self.tile.width()).div_ceil(self.groups[1]);
-        [x, panels * self.tile.width()]
+        [self.cin.div_ceil(self.groups[0]), panels * self.tile.width()]
     }
 
-    /// Blocks whose pixels fit [`BLOCK`] floats in both buffers.
+    /// Blocks whose pixels have at most [`BLOCK`] floats of each.
     fn cut(&self) -> Blocks {
-        let (pass, [x, dy]) = (&self.pass, self.pitches());
+        let (pass, [x, dy]) = (&self.pass, self.widths());
         if pass.is_flat() {
             return Blocks::new(pass, [1, 1, BLOCK / x.max(dy)]);
         }
@@ -76,14 +77,14 @@ impl FilterGrad {
         if images > 0 {
             return Blocks::new(pass, [images, usize::MAX, usize::MAX]);
         }
-        let rows = (BLOCK / x_row).saturating_sub(pass.taps[0]) / pass.step[0] + 1;
+        let rows = (BLOCK / x_row).saturating_sub(pass.taps[0]) / pass.buffered_step(0) + 1;
         Blocks::new(pass, [1, rows.min((BLOCK / dy_row).max(1)), usize::MAX])
     }
 
-    /// Floats of one thread's two buffers.
+    /// Floats of one thread's two buffers: a copy of `x` where taps fold, and one of `dy` for panels not read in place.
     fn buffers(&self) -> [usize; 2] {
-        let ([images, rows, cols], [x, dy]) = (self.blocks.largest(), self.pitches());
-        let x = images * self.pass.extent(0, rows) * self.pass.extent(1, cols) * x;
+        let ([images, rows, cols], [x, dy]) = (self.blocks.largest(), self.widths());
+        let x = if self.folds() { images * self.pass.extent(0, rows) * self.pass.extent(1, cols) * x } else { 0 };
         [x.next_multiple_of(16), (images * rows * cols * dy).next_multiple_of(16)]
     }
 
@@ -146,98 +147,102 @@ impl Sum<'_> {
         let first = blocks.start;
         for i in blocks {
             let block = self.plan.blocks.get(i);
-            self.copy_x(&block, &channels);
-            self.copy_dy(&block, &panels);
+            let x = match self.plan.folds() {
+                true => View::copied(&self.plan.pass, self.x, &block, self.x_buffer, self.plan.cin),
+                false => View::in_place(&self.plan.pass, self.x, &block),
+            };
             for panel in panels.clone() {
+                if !self.in_place(panel) {
+                    self.copy_dy(&block, panels.start, panel);
+                }
+            }
+            for panel in panels.clone() {
+                let dy = self.view_dy(&block, panels.start, panel);
                 for tap in 0..self.plan.pass.taps[0] {
-                    self.tap_row(&block, &channels, panels.start, panel, tap, add || i > first);
+                    self.tap_row(&block, x, dy, &channels, panel, tap, add || i > first);
                 }
             }
         }
     }
 
-    /// `x` as `[images, rows, columns, channels]`, padding included; of the padding only columns are ever read, and those only
-    /// where taps are folded.
-    fn copy_x(&mut self, block: &Block, channels: &Range<usize>) {
-        let (pass, x, pitch) = (&self.plan.pass, self.x, self.plan.pitches()[0]);
-        let (top, left) = (pass.source(0, block.rows.start, 0), pass.source(1, block.cols.start, 0));
-        let (height, width) = (pass.extent(0, block.rows.len()), pass.extent(1, block.cols.len()));
-        let within = |b: isize| (b - left).clamp(0, width as isize) as usize;
-        let real = within(0)..within(pass.input[1] as isize).max(within(0));
-        for (i, row) in self.x_buffer.chunks_mut(width * pitch).take(block.images.len() * height).enumerate() {
-            let (image, a) = (block.images.start + i / height, top + (i % height) as isize);
-            if a < 0 || a >= pass.input[0] as isize {
-                continue;
-            }
-            row[..real.start * pitch].fill(0.0);
-            row[real.end * pitch..].fill(0.0);
-            let first = (image * pass.input[0] + a as usize) * pass.input[1];
-            for b in real.clone() {
-                let from = &x.row(first + (b as isize + left) as usize)[channels.clone()];
-                let to = &mut row[b * pitch..][..from.len()];
-                if from.len() < 16 { to.iter_mut().zip(from).for_each(|(t, &f)| *t = f) } else { to.copy_from_slice(from) }
+    /// Whether a panel of `dy` is read where it lies: all its vectors are whole, and its pitch does not fill a few cache sets
+    /// over and over.
+    fn in_place(&self, panel: usize) -> bool {
+        let (columns, padded) = panel_columns(self.plan.tile, panel, self.plan.cout);
+        columns.len() == padded && !self.dy.pitch.is_multiple_of(256)
+    }
+
+    /// Copies a panel of `dy` to its place in `[panels, images, rows, columns, panel width]`, the last vector padded with zeros.
+    fn copy_dy(&mut self, block: &Block, first_panel: usize, panel: usize) {
+        let (plan, dy, size) = (self.plan, self.dy, self.plan.pass.size);
+        let (columns, padded) = panel_columns(plan.tile, panel, plan.cout);
+        let mut out = self.dy_buffer[dy_offset(plan, block, panel - first_panel)..].chunks_exact_mut(padded);
+        for (image, row) in block.images.clone().flat_map(|n| block.rows.clone().map(move |row| (n, row))) {
+            let first = (image * size[0] + row) * size[1];
+            for col in block.cols.clone() {
+                let to = out.next().expect("the buffer has a place for every pixel");
+                to[..columns.len()].copy_from_slice(&dy.row(first + col)[columns.clone()]);
+                to[columns.len()..].fill(0.0);
             }
         }
     }
 
-    /// `dy` as `[panels, images, rows, columns, panel width]`, the last vector padded with zeros.
-    fn copy_dy(&mut self, block: &Block, panels: &Range<usize>) {
-        let (plan, dy) = (self.plan, self.dy);
-        let size = plan.pass.size;
-        let pixels = block.images.len() * block.rows.len() * block.cols.len();
-        let mut at = 0;
-        for panel in panels.clone() {
-            let (columns, padded) = panel_columns(plan.tile, panel, plan.cout);
-            let mut out = self.dy_buffer[at..at + pixels * padded].chunks_exact_mut(padded);
-            for (image, row) in block.images.clone().flat_map(|n| block.rows.clone().map(move |row| (n, row))) {
-                let first = (image * size[0] + row) * size[1];
-                for col in block.cols.clone() {
-                    let to = out.next().expect("the buffer has a place for every pixel");
-                    to[..columns.len()].copy_from_slice(&dy.row(first + col)[columns.clone()]);
-                    to[columns.len()..].fill(0.0);
-                }
-            }
-            at += pixels * padded;
+    /// Where a panel of the block's `dy` lies.
+    fn view_dy(&self, block: &Block, first_panel: usize, panel: usize) -> View {
+        let (plan, size) = (self.plan, self.plan.pass.size);
+        let (columns, padded) = panel_columns(plan.tile, panel, plan.cout);
+        let view = |first: *const f32, [rows, cols]: [usize; 2], pixel: usize| {
+            let result = [cols * pixel, pixel];
+            View { first, image: rows * result[0], result, tap: [0; 2] }
+        };
+        if self.in_place(panel) {
+            let pixel = (block.images.start * size[0] + block.rows.start) * size[1] + block.cols.start;
+            return view(self.dy.ptr().wrapping_add(pixel * self.dy.pitch + columns.start), size, self.dy.pitch);
         }
+        let first = self.dy_buffer[dy_offset(plan, block, panel - first_panel)..].as_ptr();
+        view(first, [block.rows.len(), block.cols.len()], padded)
     }
 
     /// Adds the block's products for one row of taps and one panel.
-    fn tap_row(&mut self, block: &Block, channels: &Range<usize>, first_panel: usize, panel: usize, tap: usize, add: bool) {
-        let plan = self.plan;
-        let (pass, x_pixel) = (&plan.pass, plan.pitches()[0]);
+    #[allow(clippy::too_many_arguments)] // the loop variables of `run`
+    fn tap_row(&mut self, block: &Block, x: View, dy: View, channels: &Range<usize>, panel: usize, tap: usize, add: bool) {
+        let (plan, pass) = (self.plan, &self.plan.pass);
         let (columns, padded) = panel_columns(plan.tile, panel, plan.cout);
-        let (height, width) = (pass.extent(0, block.rows.len()), pass.extent(1, block.cols.len()));
-        let pixels = block.images.len() * block.rows.len() * block.cols.len();
-        let dy = self.dy_buffer[(panel - first_panel) * pixels * plan.tile.width()..].as_ptr();
         let rows = pass.real_results(0, tap, block.rows.clone());
         // Folded taps are so many channels more of one tap, and read the zeros of the padding.
         let (taps, depth) = if plan.folds() { (1, pass.taps[1] * plan.cin) } else { (pass.taps[1], channels.len()) };
         for j in 0..taps {
             let cols = if plan.folds() { block.cols.clone() } else { pass.real_results(1, j, block.cols.clone()) };
             let (row, col) = (rows.start - block.rows.start, cols.start - block.cols.start);
-            let x = self.x_buffer.as_ptr().wrapping_add(((row * pass.step[0] + tap) * width + col * pass.step[1] + j) * x_pixel);
+            let x_at = row * x.result[0] + col * x.result[1] + tap * x.tap[0] + j * x.tap[1] + channels.start;
             for run in even_runs(depth, plan.tile.rows) {
                 let k = (tap * pass.taps[1] + j) * plan.cin + channels.start + run.start;
                 let args = Outer {
                     images: block.images.len(),
                     rows: rows.len(),
                     pixels: cols.len(),
-                    x: x.wrapping_add(run.start),
-                    x_image: height * width * x_pixel,
-                    x_row: pass.step[0] * width * x_pixel,
-                    x_pixel: pass.step[1] * x_pixel,
-                    dy: dy.wrapping_add((row * block.cols.len() + col) * padded),
-                    dy_image: block.rows.len() * block.cols.len() * padded,
-                    dy_row: block.cols.len() * padded,
+                    x: x.first.wrapping_add(x_at + run.start),
+                    x_image: x.image,
+                    x_row: x.result[0],
+                    x_pixel: x.result[1],
+                    dy: dy.first.wrapping_add(row * dy.result[0] + col * dy.result[1]),
+                    dy_image: dy.image,
+                    dy_row: dy.result[0],
+                    dy_pixel: dy.result[1],
                     w: self.into.wrapping_add(k * plan.cout + columns.start),
                     w_row: plan.cout,
                     cols: columns.len(),
                     add,
                 };
-                // SAFETY: rows and columns are those whose tap lies in the buffer; the channels of the filter belong to this
-                // thread, or the filter is its own copy.
+                // SAFETY: rows and columns are those whose tap lies in the image or the buffer; the channels of the filter
+                // belong to this thread, or the filter is its own copy.
                 unsafe { outer(self.cpu.isa, run.len(), padded / plan.tile.lanes)(&args) }
             }
         }
     }
+}
+
+/// Where panel `i` of a block starts in the buffer for `dy`.
+fn dy_offset(plan: &FilterGrad, block: &Block, i: usize) -> usize {
+    i * block.images.len() * block.rows.len() * block.cols.len() * plan.tile.width()
 }

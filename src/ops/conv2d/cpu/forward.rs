@@ -1,3 +1,4 @@
+use super::input::View;
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
@@ -40,7 +41,7 @@ fn blocks(pass: &Pass, channels: usize, tile: Tile) -> Blocks {
         return Blocks::new(pass, [1, 1, pixels]);
     }
     let rows = BLOCK / (pitch * pass.extent(1, pass.size[1]).max(1));
-    Blocks::new(pass, [1, rows.saturating_sub(pass.taps[0]) / pass.step[0] + 1, usize::MAX])
+    Blocks::new(pass, [1, rows.saturating_sub(pass.taps[0]) / pass.buffered_step(0) + 1, usize::MAX])
 }
 
 /// Floats of one thread's row buffer, and of its strip of sums.
@@ -56,58 +57,12 @@ pub(in crate::ops) fn convolve_scratch(cpu: &Cpu, pass: &Pass, channels: usize) 
     cpu.threads() * (buffer + sums)
 }
 
-/// Where a block's input lies: pixel (a, b) of an image is at `at + (a - top) * row + (b - left) * pixel`.
-#[derive(Clone, Copy)]
-struct View {
-    at: *const f32,
-    top: isize,
-    left: isize,
-    row: usize,
-    pixel: usize,
-}
-
-impl View {
-    fn pixel(&self, a: isize, b: isize) -> *const f32 {
-        self.at.wrapping_offset((a - self.top) * self.row as isize + (b - self.left) * self.pixel as isize)
-    }
-}
-
-/// The image itself, where no row of results needs padding and its pitch does not fill a few cache sets over and over.
-fn in_place(pass: &Pass, x: Src, image: usize) -> Option<View> {
+/// Whether a pass reads its input where it lies: no row of results needs padding, and the pitch does not fill a few cache
+/// sets over and over.
+fn reads_in_place(pass: &Pass, x: Src) -> bool {
     let aliases = x.pitch.is_multiple_of(256);
     let gaps = x.cols < 16 && x.pitch != x.cols;
-    if !pass.is_unpadded_in_width() || aliases || gaps {
-        return None;
-    }
-    let row = pass.input[1] * x.pitch;
-    Some(View { at: x.ptr().wrapping_add(image * pass.input[0] * row), top: 0, left: 0, row, pixel: x.pitch })
-}
-
-/// Copies the input of a block into `buffer`, with columns of zeros for the padding. Rows of padding are left out: no tap of
-/// them is taken.
-fn fill(pass: &Pass, x: Src, block: &Block, buffer: &mut [f32]) -> View {
-    let pitch = buffer_pitch(x.cols);
-    let (top, left) = (pass.source(0, block.rows.start, 0), pass.source(1, block.cols.start, 0));
-    let width = pass.extent(1, block.cols.len());
-    let [height, pixels] = pass.input;
-    // Columns of the buffer that lie on real pixels.
-    let within = |b: isize| (b - left).clamp(0, width as isize) as usize;
-    let real = within(0)..within(pixels as isize).max(within(0));
-    for (i, row) in buffer.chunks_mut(width * pitch).take(pass.extent(0, block.rows.len())).enumerate() {
-        let a = top + i as isize;
-        if a < 0 || a >= height as isize {
-            continue;
-        }
-        row[..real.start * pitch].fill(0.0);
-        row[real.end * pitch..].fill(0.0);
-        let first = (block.images.start * height + a as usize) * pixels;
-        for b in real.clone() {
-            let from = x.row(first + (b as isize + left) as usize);
-            let to = &mut row[b * pitch..][..x.cols];
-            if x.cols < 16 { to.iter_mut().zip(from).for_each(|(t, &f)| *t = f) } else { to.copy_from_slice(from) }
-        }
-    }
-    View { at: buffer.as_ptr(), top, left, row: width * pitch, pixel: pitch }
+    pass.is_unpadded_in_width() && !aliases && !gaps
 }
 
 /// Runs one pass: `y = finish(conv(x, w))` at the pixels the pass writes, `w` packed.
@@ -125,7 +80,10 @@ pub(in crate::ops) fn convolve(cpu: &Cpu, pass: &Pass, x: Src, w: Src, y: Dst, f
         let start = thread * (buffer + sums);
         // SAFETY: each thread has its own part of the scratch memory.
         let (buffer, sums) = unsafe { scratch.part(start..start + buffer + sums) }.split_at_mut(buffer);
-        let view = in_place(pass, x, block.images.start).unwrap_or_else(|| fill(pass, x, &block, buffer));
+        let view = match reads_in_place(pass, x) {
+            true => View::in_place(pass, x, &block),
+            false => View::copied(pass, x, &block, buffer, buffer_pitch(x.cols)),
+        };
         let strips = Strips { cpu, tile, pass, view, channels: x.cols, w, y, finish, sums };
         strips.run(&block, share(panels, groups, part % groups));
     });
@@ -150,30 +108,31 @@ impl Strips<'_> {
         for panel in panels {
             for row in block.rows.clone() {
                 for cols in even_runs(block.cols.len(), self.tile.rows) {
-                    let cols = block.cols.start + cols.start..block.cols.start + cols.end;
-                    self.strip(block.images.start, row, cols, panel);
+                    self.strip(block, row, cols, panel);
                 }
             }
         }
     }
 
-    fn strip(&mut self, image: usize, row: usize, cols: Range<usize>, panel: usize) {
+    /// Result pixels `cols` of a row, counted from the block's first.
+    fn strip(&mut self, block: &Block, row: usize, cols: Range<usize>, panel: usize) {
         let (pass, view, depth) = (self.pass, self.view, self.channels);
         let (columns, width) = panel_columns(self.tile, panel, self.y.cols);
         let taps = pass.real_taps(0, row);
         // Taps without gaps between them are one long tap.
-        let folds = view.pixel == depth;
+        let folds = view.tap[1] == depth;
         let k = pass.taps[0] * pass.taps[1] * depth;
         let plain = self.finish.is_none();
         let y_pixel = pass.apart[1] * self.y.pitch;
-        let y = self.y.ptr().wrapping_add(pass.target(image, row, cols.start) * self.y.pitch + columns.start);
+        let y = self.y.ptr().wrapping_add(pass.target(block.images.start, row, block.cols.start + cols.start) * self.y.pitch + columns.start);
+        let x = (row - block.rows.start) * view.result[0] + taps.start * view.tap[0] + cols.start * view.result[1];
         let args = Strip {
-            x: view.pixel(pass.source(0, row, taps.start), pass.source(1, cols.start, 0)),
-            pixel: pass.step[1] * view.pixel,
+            x: view.first.wrapping_add(x),
+            pixel: view.result[1],
             rows: taps.len(),
-            row: view.row,
+            row: view.tap[0],
             taps: if folds { 1 } else { pass.taps[1] },
-            tap: view.pixel,
+            tap: view.tap[1],
             depth: if folds { pass.taps[1] * depth } else { depth },
             w: self.w.ptr().wrapping_add(panel * self.tile.width() * k + taps.start * pass.taps[1] * depth * width),
             y: if plain { y } else { self.sums.as_mut_ptr() },

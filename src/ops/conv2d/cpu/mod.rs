@@ -1,12 +1,13 @@
 //! Convolution on the CPU, without ever unrolling the input into a matrix.
 //!
-//! [`pass`] describes one dense walk over result pixels; [`forward`] runs it (a few padded rows of input per thread, packed
+//! [`pass`] describes one dense walk over result pixels; [`forward`] runs it (a few padded rows of input per thread, [`input`], packed
 //! weights, register tiles); [`input_grad`] turns the input gradient into such passes over `dy` with the rotated filter;
 //! [`filter_grad`] sums products over pixels. [`pack`] lays weights out as the tiles read them. A matrix product is the
 //! pass over a single row of pixels, which is how 1x1 convolutions and dense layers run.
 
 mod filter_grad;
 mod forward;
+mod input;
 mod input_grad;
 mod pack;
 mod pass;

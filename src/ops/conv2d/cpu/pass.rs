@@ -71,9 +71,25 @@ impl Pass {
         first..last
     }
 
-    /// Input coordinates that `count` neighbouring results read.
+    /// Input coordinates from one that is buffered to the next: a single tap leaves out those between its steps.
+    pub fn skip(&self, axis: usize) -> usize {
+        if self.taps[axis] == 1 { self.step[axis] } else { 1 }
+    }
+
+    /// Buffered coordinates from the first tap of one result to that of the next.
+    pub fn buffered_step(&self, axis: usize) -> usize {
+        self.step[axis] / self.skip(axis)
+    }
+
+    /// Buffered coordinates that `count` neighbouring results read.
     pub fn extent(&self, axis: usize, count: usize) -> usize {
-        if count == 0 { 0 } else { (count - 1) * self.step[axis] + self.taps[axis] }
+        if count == 0 { 0 } else { (count - 1) * self.buffered_step(axis) + self.taps[axis] }
+    }
+
+    /// Those among `extent` buffered coordinates, the first being input coordinate `start`, that lie on real pixels.
+    pub fn real_extent(&self, axis: usize, start: isize, extent: usize) -> Range<usize> {
+        let reaches = |bound: isize| (bound - start).max(0).unsigned_abs().div_ceil(self.skip(axis)).min(extent);
+        reaches(0)..reaches(self.input[axis] as isize)
     }
 
     /// Whether every row of results reads real pixels only.

@@ -1,0 +1,261 @@
+//! Everything that decides a training run; what `config.toml` holds.
+//!
+//! Two runs with equal settings on the same machine, with the same number of threads, give the same bits.
+
+use crate::data::dataset::{Options, Pixels};
+use crate::data::resize::Resize;
+use crate::error::{Error, Result};
+use crate::models::{Backbone, BatchNorm, Freeze, Hidden, Purpose, Spec};
+use crate::ops::preprocess::Mode;
+use crate::ops::{Adam, Sgd};
+use crate::train::Optimizer;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum $name { $($(#[$of])* $variant),+ }
+    };
+}
+
+choice! {
+    /// The update rule.
+    OptimizerName { Sgd, Adam }
+}
+choice! {
+    /// How validation images are chosen.
+    SplitName {
+        /// The tail of NumPy's seeded shuffle, as Keras does it.
+        Keras,
+        /// The same share of every class.
+        Stratified,
+    }
+}
+choice! {
+    /// How images are brought to the network's size.
+    ResizeName {
+        /// Bilinear without antialias, in float, as `image_dataset_from_directory` does.
+        Keras,
+        /// The nearest pixel, as Keras's `load_img` does.
+        Nearest,
+        /// Bilinear with antialias: best for large images.
+        Antialias,
+    }
+}
+choice! {
+    /// What is done to pixels of 0 to 255 before the first layer.
+    PreprocessName {
+        /// The backbone's own `preprocess_input`, which the ImageNet weights expect.
+        Backbone,
+        /// Nothing, as in the well-known article.
+        None,
+        /// Division by 255.
+        Rescale,
+    }
+}
+choice! {
+    /// Which statistics batch norm layers use in training.
+    BatchNormName {
+        /// Those of the batch.
+        Batch,
+        /// The moving ones, which then stand still.
+        Moving,
+    }
+}
+choice! {
+    /// How pixels are kept in memory.
+    PixelsName {
+        /// Exactly as resized.
+        F32,
+        /// Rounded to whole grey levels: a quarter of the memory.
+        U8,
+    }
+}
+choice! {
+    /// The number type of the network.
+    PrecisionName { F32 }
+}
+
+/// The settings of a run, with the flags' names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// The folder of class folders.
+    pub data: PathBuf,
+    pub backbone: String,
+    /// `imagenet`, `random`, or a model file.
+    pub weights: String,
+    /// `none`, `all`, or the last layer that is frozen.
+    pub freeze: String,
+    /// Hidden layers of the head: `1024:sigmoid`.
+    pub hidden: Vec<String>,
+    /// Side of the square images, in pixels.
+    pub input_size: usize,
+    pub epochs: usize,
+    /// Stop after so many steps; 0 for none.
+    pub steps: usize,
+    pub batch_size: usize,
+    pub val_batch_size: usize,
+    pub optimizer: OptimizerName,
+    pub lr: f64,
+    pub momentum: f64,
+    pub nesterov: bool,
+    pub weight_decay: f64,
+    pub label_smoothing: f64,
+    pub batch_norm: BatchNormName,
+    pub bn_momentum: f64,
+    pub seed: u32,
+    /// Whether every epoch has an order of its own.
+    pub shuffle: bool,
+    pub split: SplitName,
+    pub split_seed: u32,
+    pub val_split: f64,
+    pub resize: ResizeName,
+    pub preprocess: PreprocessName,
+    pub pixels: PixelsName,
+    /// Whether images are turned by their EXIF orientation.
+    pub exif: bool,
+    pub precision: PrecisionName,
+    /// Whether the features of a wholly frozen backbone are computed once and kept.
+    pub feature_cache: bool,
+    /// `auto`, `cpu` or `naive`.
+    pub device: String,
+    /// 0 for one per core.
+    pub threads: usize,
+}
+
+impl Settings {
+    /// The defaults for a backbone on a folder.
+    pub fn new(data: impl Into<PathBuf>, backbone: Backbone) -> Self {
+        Settings {
+            data: data.into(),
+            backbone: backbone.name().into(),
+            weights: "imagenet".into(),
+            freeze: "none".into(),
+            hidden: Vec::new(),
+            input_size: backbone.default_size(),
+            epochs: 20,
+            steps: 0,
+            batch_size: 16,
+            val_batch_size: 8,
+            optimizer: OptimizerName::Sgd,
+            lr: 0.01,
+            momentum: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+            label_smoothing: 0.0,
+            batch_norm: BatchNormName::Batch,
+            bn_momentum: 0.99,
+            seed: 42,
+            shuffle: true,
+            split: SplitName::Keras,
+            split_seed: 42,
+            val_split: 0.2,
+            resize: ResizeName::Keras,
+            preprocess: PreprocessName::Backbone,
+            pixels: PixelsName::F32,
+            exif: false,
+            precision: PrecisionName::F32,
+            feature_cache: true,
+            device: "auto".into(),
+            threads: 0,
+        }
+    }
+
+    /// Refuses numbers that make no sense, before anything is read.
+    ///
+    /// # Errors
+    /// With the flag's name and what was expected.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |flag: &str, found: f64, expected: &str| Err(Error::input(format!("{found} is not {expected}")).at(flag));
+        let finite = |x: f64| x.is_finite() && x >= 0.0;
+        match self {
+            s if s.epochs == 0 => wrong("--epochs", 0.0, "at least 1"),
+            s if s.batch_size == 0 => wrong("--batch-size", 0.0, "at least 1"),
+            s if s.val_batch_size == 0 => wrong("--val-batch-size", 0.0, "at least 1"),
+            s if !(s.lr.is_finite() && s.lr > 0.0) => wrong("--lr", s.lr, "a positive number"),
+            s if !(0.0..1.0).contains(&s.momentum) => wrong("--momentum", s.momentum, "in 0..1"),
+            s if !finite(s.weight_decay) => wrong("--weight-decay", s.weight_decay, "zero or a positive number"),
+            s if !(0.0..1.0).contains(&s.val_split) => wrong("--val-split", s.val_split, "in 0..1"),
+            s if !(0.0..1.0).contains(&s.label_smoothing) => wrong("--label-smoothing", s.label_smoothing, "in 0..1"),
+            s if !(0.0..=1.0).contains(&s.bn_momentum) => wrong("--bn-momentum", s.bn_momentum, "in 0..=1"),
+            s if s.nesterov && s.momentum == 0.0 => Err(Error::input("needs a --momentum above 0").at("--nesterov")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The backbone.
+    ///
+    /// # Errors
+    /// When the name is unknown; the message lists the four.
+    pub fn backbone(&self) -> Result<Backbone> {
+        self.backbone.parse()
+    }
+
+    /// The model for training on `classes` classes.
+    ///
+    /// # Errors
+    /// When a hidden layer or a size is wrong.
+    pub fn spec(&self, classes: usize) -> Result<Spec> {
+        let backbone = self.backbone()?;
+        let hidden = self.hidden.iter().map(|h| h.parse::<Hidden>()).collect::<Result<_>>()?;
+        Ok(Spec {
+            size: self.input_size,
+            batch: self.batch_size,
+            hidden,
+            preprocess: match self.preprocess {
+                PreprocessName::Backbone => backbone.preprocess(),
+                PreprocessName::None => Mode::None,
+                PreprocessName::Rescale => Mode::Rescale,
+            },
+            purpose: Purpose::Train,
+            freeze: match self.freeze.as_str() {
+                "none" => Freeze::None,
+                "all" => Freeze::All,
+                layer => Freeze::Layer(layer.into()),
+            },
+            batch_norm: match self.batch_norm {
+                BatchNormName::Batch => BatchNorm::Batch,
+                BatchNormName::Moving => BatchNorm::Moving,
+            },
+            bn_momentum: self.bn_momentum,
+            label_smoothing: self.label_smoothing,
+            ..Spec::new(backbone, classes)
+        })
+    }
+
+    /// The update rule.
+    pub fn optimizer(&self) -> Optimizer {
+        let Settings { momentum, nesterov, weight_decay, .. } = *self;
+        match self.optimizer {
+            OptimizerName::Sgd => Optimizer::Sgd(Sgd { momentum, nesterov, weight_decay }),
+            OptimizerName::Adam => Optimizer::Adam(Adam { weight_decay, ..Adam::default() }),
+        }
+    }
+
+    /// How images become pixels.
+    pub fn images(&self) -> Options {
+        Options {
+            size: self.input_size,
+            resize: match self.resize {
+                ResizeName::Keras => Resize::Keras,
+                ResizeName::Nearest => Resize::Nearest,
+                ResizeName::Antialias => Resize::Antialias,
+            },
+            pixels: match self.pixels {
+                PixelsName::F32 => Pixels::F32,
+                PixelsName::U8 => Pixels::U8,
+            },
+            exif: self.exif,
+        }
+    }
+
+    /// The settings as `config.toml`.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("strings, numbers and lists are TOML")
+    }
+}

@@ -1,0 +1,140 @@
+//! One model in training on one device: its programs and its weights.
+
+use super::inference::Inference;
+use super::step::{KNOBS, training_graph};
+use super::{Optimizer, fill};
+use crate::data::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::exec::{Passes, Program, Session};
+use crate::models::{Freeze, Model, Spec};
+use crate::ops::Backend;
+use crate::weights::{ModelFile, Request};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a step reports.
+#[derive(Clone, Debug)]
+pub struct StepResult {
+    /// Mean loss of the batch.
+    pub loss: f64,
+    /// Images whose most probable class is the true one.
+    pub correct: usize,
+}
+
+/// Programs for every batch size over one set of weights.
+pub struct Trainer<D: Backend> {
+    pub session: Session<D>,
+    pub inference: Inference<D>,
+    spec: Spec,
+    optimizer: Optimizer,
+    programs: HashMap<usize, Program<D>>,
+    /// The input of a step: `features` when those of a frozen backbone are kept, `pixels` otherwise.
+    input: &'static str,
+    steps: usize,
+}
+
+impl<D: Backend> Trainer<D> {
+    /// Plans the training of a model; `keep_features` starts the graph at the features of a wholly frozen backbone.
+    ///
+    /// # Errors
+    /// When the model cannot be built.
+    pub fn new(device: D, spec: Spec, optimizer: Optimizer, keep_features: bool) -> Result<Self> {
+        let input = if keep_features && spec.freeze == Freeze::All { "features" } else { "pixels" };
+        let inference = Inference::new(&spec);
+        let session = Session::new(device)?;
+        Ok(Trainer { session, inference, spec, optimizer, programs: HashMap::new(), input, steps: 0 })
+    }
+
+    /// Whether steps start at features that are computed once.
+    pub fn keeps_features(&self) -> bool {
+        self.input == "features"
+    }
+
+    /// The model at a batch size.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn model(&self, batch: usize) -> Result<Model> {
+        Spec { batch, ..self.spec.clone() }.build()
+    }
+
+    /// The training program for a batch size, compiled when first needed.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn program(&mut self, batch: usize) -> Result<&Program<D>> {
+        if !self.programs.contains_key(&batch) {
+            let mut model = self.model(batch)?;
+            if self.keeps_features() {
+                model.graph.cut("features")?;
+            }
+            let graph = training_graph(&model, &self.optimizer)?;
+            let program = Program::compile(graph, self.session.device(), Passes::default())?;
+            self.programs.insert(batch, program);
+        }
+        Ok(&self.programs[&batch])
+    }
+
+    /// Gives every weight its first value; returns what was kept of the file, as a sentence.
+    ///
+    /// # Errors
+    /// When the file does not fit the model.
+    pub fn start(&mut self, batch: usize, file: Option<&ModelFile>, classes: &[String], seed: u32) -> Result<String> {
+        self.program(batch)?;
+        let hidden: Vec<String> = self.spec.hidden.iter().map(ToString::to_string).collect();
+        let (program, backbone) = (&self.programs[&batch], self.spec.backbone.name());
+        let request = Request { backbone, graph: program.graph(), hidden: &hidden, classes };
+        fill(&mut self.session, program, file.map(|f| (f, request)), u64::from(seed))
+    }
+
+    /// One step on a batch: `x` is pixels `[n, s, s, 3]` or features `[n, c]`.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn step(&mut self, x: &[f32], labels: &[usize], lr: f64) -> Result<StepResult> {
+        let (n, classes) = (labels.len(), self.spec.classes);
+        let mut targets = vec![0f32; n * classes];
+        labels.iter().enumerate().for_each(|(i, &label)| targets[i * classes + label] = 1.0);
+        self.steps += 1;
+        let mut knobs = [0f32; KNOBS];
+        (knobs[0], knobs[1]) = (lr as f32, self.steps as f32);
+        self.program(n)?;
+        let program = self.programs.get_mut(&n).expect("compiled above");
+        let inputs = [(self.input, x), ("targets", &targets), ("weights", &vec![1.0; n]), ("knobs", &knobs)];
+        self.session.run(program, &inputs)?;
+        let loss = self.session.get(program, "loss")?[0];
+        let probabilities = self.session.get(program, "probabilities")?;
+        let correct = probabilities.chunks(classes).zip(labels).filter(|(p, label)| argmax(p) == **label).count();
+        Ok(StepResult { loss, correct })
+    }
+
+    /// Logits of images, in inference mode, row by row.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn logits(&mut self, data: &Arc<Dataset>, indices: &[usize], batch: usize, progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>> {
+        self.inference.images(&mut self.session, "logits", data, indices, batch, progress)
+    }
+
+    /// Logits of features that were kept.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn head(&mut self, features: &[f32]) -> Result<Vec<f64>> {
+        self.inference.head(&mut self.session, features)
+    }
+
+    /// The session with a program that knows where every weight lies.
+    ///
+    /// # Errors
+    /// When no step was ever planned.
+    pub fn weights(&self) -> Result<(&Session<D>, &Program<D>)> {
+        let program = self.programs.values().next().ok_or_else(|| Error::internal("nothing was planned"))?;
+        Ok((&self.session, program))
+    }
+}
+
+/// The first of the largest.
+pub fn argmax(row: &[f64]) -> usize {
+    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+}
