@@ -8,6 +8,7 @@ pub mod ir;
 pub mod models;
 pub mod ops;
 pub mod pass;
+pub mod profile;
 pub mod report;
 pub mod selftest;
 pub mod train;

@@ -58,8 +58,18 @@ impl DeviceArgs {
         }
     }
 
-    /// Opens the CPU device, for commands that measure it.
-    pub fn cpu(&self) -> Result<Cpu> {
+    /// Opens the device for a command that holds it against the machine's peak.
+    ///
+    /// # Errors
+    /// As [`DeviceArgs::open`], and for the naive device, whose speed says nothing.
+    pub fn measured(&self) -> Result<Cpu> {
+        match self.open()? {
+            Chosen::Cpu(cpu) => Ok(cpu),
+            Chosen::Naive(_) => Err(Error::input("the naive device is a specification, its speed says nothing").advise("use --device cpu")),
+        }
+    }
+
+    fn cpu(&self) -> Result<Cpu> {
         Cpu::new(self.threads.map_or(0, usize::from))
     }
 }

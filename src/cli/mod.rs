@@ -2,15 +2,18 @@
 //!
 //! What a command was asked for stands alone on stdout; progress and warnings go to stderr. Usage errors exit with 2.
 
+mod bench;
 mod device;
 mod devices;
 mod output;
+mod profile;
 mod progress;
 mod selftest;
 mod subject;
 mod summary;
 mod train;
 mod train_lines;
+mod workload;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -31,6 +34,8 @@ struct Cli {
 enum Command {
     Train(Box<train::Args>),
     Summary(summary::Args),
+    Bench(bench::Args),
+    Profile(profile::Args),
     Selftest(selftest::Args),
     Devices(devices::Args),
 }
@@ -51,6 +56,8 @@ pub fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Train(args) => train::run(*args),
         Command::Summary(args) => summary::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Profile(args) => profile::run(args),
         Command::Selftest(args) => selftest::run(args),
         Command::Devices(args) => devices::run(args),
     }

@@ -20,7 +20,7 @@ pub fn grad(graph: Graph, of: Val, wrt: &[Val]) -> Result<(Graph, Vec<Val>)> {
     }
     let mut b = Builder::resume(graph, Phase::Backward);
     b.at("seed");
-    let one = b.op(Constant { shape: ty.shape, value: 1.0 }, &[]);
+    let one = b.op(Constant::new(ty.shape, 1.0), &[]);
     vjp(b.finish()?, &[(of, one)], wrt)
 }
 
@@ -63,7 +63,7 @@ pub fn vjp(graph: Graph, seeds: &[(Val, Val)], wrt: &[Val]) -> Result<(Graph, Ve
             Some(dx) => dx,
             None => {
                 let shape = b.shape(*x);
-                b.op(Constant { shape, value: 0.0 }, &[])
+                b.op(Constant::new(shape, 0.0), &[])
             }
         };
         gradients.push(dx);

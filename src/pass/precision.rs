@@ -3,6 +3,7 @@
 use crate::base::DType;
 use crate::error::{Error, Result};
 use crate::ir::Graph;
+use crate::ops::Op;
 
 /// Gives every value the number type `to`: f64 for the `naive` device, f32 as written.
 ///
@@ -15,5 +16,10 @@ pub fn precision(mut graph: Graph, to: DType) -> Result<Graph> {
         return Err(Error::input("no device of this build computes in bf16").advise("use --precision f32"));
     }
     graph.values.iter_mut().for_each(|v| v.ty.dtype = to);
+    for node in &mut graph.nodes {
+        if let Op::Constant(constant) = &mut node.op {
+            constant.dtype = to;
+        }
+    }
     Ok(graph)
 }

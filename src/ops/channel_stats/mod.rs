@@ -63,7 +63,7 @@ pub(super) const SHAPES: [[usize; 4]; 8] =
 /// A zero of the type of `v`, for a gradient that does not flow.
 pub(super) fn zeros_like(v: Val, e: &mut dyn Emit) -> Val {
     let shape = e.ty(v).shape;
-    e.one(Constant { shape, value: 0.0 }, &[])
+    e.one(Constant::new(shape, 0.0), &[])
 }
 
 /// `dx = dmean / N + 2 dvar (x - mean) / N`, from `x, mean, dmean, dvar`.

@@ -25,6 +25,8 @@ pub struct Aliases {
     makers: Vec<Option<usize>>,
     /// For each root, all values of its tree.
     members: Vec<Vec<Val>>,
+    /// Values that an op takes for a parameter or makes as the gradient of one: no gaps between rows.
+    gapless: Vec<bool>,
 }
 
 impl Aliases {
@@ -39,7 +41,12 @@ impl Aliases {
             reads: graph.uses(),
             makers: graph.producers(),
             members: (0..count).map(|i| vec![Val(i as u32)]).collect(),
+            gapless: vec![false; count],
         };
+        for node in &graph.nodes {
+            let operand = |&i: &usize| node.ins.iter().chain(&node.outs).nth(i);
+            node.op.weights().iter().filter_map(operand).for_each(|v| a.gapless[v.index()] = true);
+        }
         for &(_, v) in &graph.outputs {
             a.reads[v.index()].push(usize::MAX);
         }
@@ -269,7 +276,8 @@ impl Aliases {
     fn pitch(&self, root: Val, graph: &Graph) -> usize {
         let shape = graph.ty(root).shape;
         let cols = shape.cols();
-        if shape.rows() == 1 || cols < 16 || graph.role(root) == Role::Input {
+        let gapless = self.members[root.index()].iter().any(|v| self.gapless[v.index()]);
+        if shape.rows() == 1 || cols < 16 || gapless || graph.role(root) == Role::Input {
             return cols;
         }
         let rounded = cols.next_multiple_of(16);

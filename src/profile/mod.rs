@@ -1,0 +1,12 @@
+//! Where the time goes: the steps of a program timed one by one, and held against what the machine can do at best.
+//!
+//! [`peak`] measures the machine (arithmetic in registers, memory), [`measure`] the steps, [`roofline`] compares. Speeds are
+//! measured in the process that reports them, never taken from a data sheet.
+
+pub mod measure;
+pub mod peak;
+pub mod roofline;
+
+pub use measure::{Times, measure, median, peak_memory};
+pub use peak::{Arithmetic, Bandwidth, arithmetic, bandwidth};
+pub use roofline::{Cost, Group, Peaks, costs, groups};
