@@ -2,7 +2,7 @@
 
 use super::inference::{Inference, fill};
 use crate::data::dataset::Options;
-use crate::device::{Arena, Device};
+use crate::device::Arena;
 use crate::error::{Error, Result};
 use crate::exec::{Program, Session};
 use crate::models::Spec;
