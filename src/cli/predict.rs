@@ -13,7 +13,7 @@ use crate::train::metrics::argmax;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Predict the classes of images
 ///
@@ -49,7 +49,7 @@ pub fn run(args: Args) -> Result<()> {
     let Ready { file, spec, images } = args.model.read()?;
     let device = args.model.device.open()?;
     let form = if args.json { Form::Json } else { [Form::Text, Form::Csv][usize::from(args.csv)] };
-    let (names, files): (Vec<String>, Vec<Result<PathBuf>>) = args.paths.iter().flat_map(expand).unzip();
+    let (names, files): (Vec<String>, Vec<Result<PathBuf>>) = args.paths.iter().flat_map(|path| expand(path)).unzip();
     let batch = args.model.batch(files.len());
     let printer = Printer::new(form, names, file.class_names());
     on_device!(device, d => {
@@ -59,7 +59,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// The images at a path, each with its name; a path without any is one failure.
-fn expand(path: &PathBuf) -> Vec<(String, Result<PathBuf>)> {
+fn expand(path: &Path) -> Vec<(String, Result<PathBuf>)> {
     match find_images(path) {
         Ok(images) => images.into_iter().map(|image| (image.display().to_string(), Ok(image))).collect(),
         Err(error) => vec![(path.display().to_string(), Err(error))],
