@@ -7,6 +7,7 @@ mod device;
 mod devices;
 mod evaluate;
 mod evaluate_text;
+mod explain;
 mod model_args;
 mod output;
 mod predict;
@@ -42,6 +43,7 @@ enum Command {
     Summary(summary::Args),
     Bench(bench::Args),
     Profile(profile::Args),
+    Explain(explain::Args),
     Selftest(selftest::Args),
     Devices(devices::Args),
 }
@@ -65,6 +67,7 @@ pub fn run() -> Result<()> {
         Command::Predict(args) => predict::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Profile(args) => profile::run(args),
         Command::Selftest(args) => selftest::run(args),
         Command::Devices(args) => devices::run(args),
