@@ -5,7 +5,12 @@
 mod bench;
 mod device;
 mod devices;
+mod evaluate;
+mod evaluate_text;
+mod explain;
+mod model_args;
 mod output;
+mod predict;
 mod profile;
 mod progress;
 mod selftest;
@@ -33,9 +38,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(Box<train::Args>),
+    Evaluate(evaluate::Args),
+    Predict(predict::Args),
     Summary(summary::Args),
     Bench(bench::Args),
     Profile(profile::Args),
+    Explain(explain::Args),
     Selftest(selftest::Args),
     Devices(devices::Args),
 }
@@ -55,8 +63,11 @@ fn positive(text: &str) -> Result<usize, String> {
 pub fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Train(args) => train::run(*args),
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Predict(args) => predict::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Profile(args) => profile::run(args),
         Command::Selftest(args) => selftest::run(args),
         Command::Devices(args) => devices::run(args),

@@ -113,7 +113,7 @@ fn text(model: &Model, per_image: u64, batch: usize, arenas: &[usize]) -> String
     text += &format!("parameters        {:>12}\n", grouped(all));
     text += &format!("  trainable       {:>12}\n", grouped(trainable));
     text += &format!("  not trainable   {:>12}\n", grouped(all - trainable));
-    text += &format!("forward pass      {:>12}, {:.1} billion multiply-adds per image\n", flops(per_image), per_image as f64 / 2e9);
+    text += &format!("forward pass      {:>12} per image, products with padding not counted\n", flops(per_image));
     text += &format!("\nmemory to train with SGD at batch size {batch}{head} on the cpu device, planned:\n");
     for arena in Arena::ALL.into_iter().filter(|a| arenas[a.index()] > 0) {
         text += &format!("  {:24} {:>10}\n", name(arena), bytes(arenas[arena.index()]));

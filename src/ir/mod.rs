@@ -11,4 +11,4 @@ mod show;
 pub use build::Builder;
 pub use check::check;
 pub use graph::{Graph, Init, Node, Phase, Role, Value};
-pub use show::show;
+pub use show::{show, show_row};

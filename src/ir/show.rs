@@ -16,11 +16,16 @@ pub fn show(graph: &Graph, select: impl Fn(&Node) -> bool) -> String {
             };
             let _ = writeln!(text, "{title}:");
         }
-        let outs: Vec<String> = node.outs.iter().map(|&v| value(graph, v.0 as usize, graph.ty(v))).collect();
-        let ins: Vec<String> = node.ins.iter().map(|v| reference(graph, v.0 as usize)).collect();
-        let _ = writeln!(text, "  {} = {} ({})   # {}", outs.join(", "), node.op, ins.join(", "), node.layer);
+        let _ = writeln!(text, "  {}   # {}", show_row(graph, node), node.layer);
     }
     text
+}
+
+/// Prints one row: `%12 f32[16x56x56x128] = conv2d 3x3 same (%7, %8 block2_conv1/kernel)`.
+pub fn show_row(graph: &Graph, node: &Node) -> String {
+    let outs: Vec<String> = node.outs.iter().map(|&v| value(graph, v.0 as usize, graph.ty(v))).collect();
+    let ins: Vec<String> = node.ins.iter().map(|v| reference(graph, v.0 as usize)).collect();
+    format!("{} = {} ({})", outs.join(", "), node.op, ins.join(", "))
 }
 
 fn value(graph: &Graph, index: usize, ty: Ty) -> String {

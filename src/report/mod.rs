@@ -1,8 +1,13 @@
-//! Results for people: plain text tables and numbers with units. Everything is a function of its input, so that equal runs
-//! make equal files.
+//! Results for people: plain text tables, numbers with units, figures. Everything is a function of its input, without times or
+//! hosts, so that equal runs make equal files.
 
+mod confusion;
+mod curves;
+mod svg;
 mod table;
 mod units;
 
+pub use confusion::confusion;
+pub use curves::{Epoch, curves};
 pub use table::{Align, Table};
 pub use units::{bytes, flops, grouped};
