@@ -37,7 +37,7 @@ pub fn main() -> defrost::error::Result<()> {
     println!("{}", show(&graph, |_| true));
 
     // Train on stripes: rows (class 0) or columns (class 1), each image shifted by its number.
-    let lit = |i: usize| (i / 64 / 2 + if i / 64 % 2 == 0 { i / 8 % 8 } else { i % 8 }) % 2;
+    let lit = |i: usize| (i / 128 + [i / 8, i][i / 64 % 2]) % 2;
     let images: Vec<f32> = (0..N * 64).map(|i| lit(i) as f32).collect();
     let classes: Vec<f32> = (0..N * 2).map(|i| f32::from(u8::from(i % 2 == i / 2 % 2))).collect();
     let cpu = Cpu::new(1)?;

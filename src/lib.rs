@@ -2,7 +2,7 @@
 //!
 //! 1. `src/ops/conv2d/mod.rs`: the formula, shape inference, and [the gradient rule](ops::Rule::vjp) in five lines.
 //! 2. `src/ops/conv2d/naive.rs`: the same as plain loops in f64, the specification.
-//! 3. `src/pass/grad.rs`: [the backward pass](pass::grad), a loop over the rows in reverse that appends rows.
+//! 3. `src/pass/grad.rs`: [the backward pass](mod@pass::grad), a loop over the rows in reverse that appends rows.
 //! 4. `defrost explain vgg16 --layer block1_conv1 --grad`: those rows, printed, before and after fusion.
 //! 5. `src/device/cpu/tile/strip.rs`: the innermost loop that they end up in.
 //!

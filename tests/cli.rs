@@ -1,5 +1,7 @@
 //! The program as a user meets it: help, numbers, JSON keys, exit codes.
 
+use defrost::base::DType;
+use defrost::weights::{Entry, Metadata, VERSION, save};
 use serde_json::Value;
 use std::process::{Command, Output};
 
@@ -106,6 +108,36 @@ fn summary_has_the_numbers_of_keras() {
     let flops = json(&["summary", "vgg16", "--json", "--batch-size", "1"])["flops_per_image"].as_f64().unwrap();
     assert!((29.7e9..30.7e9).contains(&flops), "{flops}");
     assert!(stdout(&["summary", "vgg16", "--batch-size", "1"]).contains("14,714,688"));
+}
+
+#[test]
+fn a_model_file_is_summarised_with_its_head() {
+    let metadata = Metadata {
+        backbone: "densenet121".into(),
+        classes: ["dyed-lifted-polyps", "impacted-stool", "polyps"].map(String::from).to_vec(),
+        epsilon: 1.001e-5,
+        exif: false,
+        hidden: vec![],
+        input_size: 96,
+        pixels: "f32".into(),
+        preprocess: "torch".into(),
+        resize: "keras".into(),
+        training: Value::Null,
+        version: VERSION,
+    };
+    let path = std::env::temp_dir().join(format!("defrost-cli-{}.safetensors", std::process::id()));
+    // The summary reads metadata and the head's shape; a file with nothing else is enough for it.
+    let (kernel, bias) = (vec![0; 1024 * 3 * 4], vec![0; 3 * 4]);
+    let entries =
+        [Entry { name: "dense/kernel", shape: &[1024, 3], bytes: &kernel }, Entry { name: "dense/bias", shape: &[3], bytes: &bias }];
+    save(&path, &metadata, entries, DType::F32).unwrap();
+    let name = path.to_str().unwrap();
+    let summary = json(&["summary", name, "--json", "--batch-size", "1"]);
+    assert_eq!(summary["parameters"], 7_037_504 + 1024 * 3 + 3);
+    assert_eq!(summary["input"], serde_json::json!([96, 96, 3]));
+    assert_eq!(summary["layers"].as_array().unwrap().last().unwrap()["name"], "dense");
+    assert!(stdout(&["explain", name, "--layer", "dense", "--grad"]).contains("d dense/kernel = dense_dw"));
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]
