@@ -12,10 +12,10 @@ fn main() {
     let backbone: Backbone = a[1].parse().unwrap();
     let mut spec = Spec::new(backbone, 8);
     spec.batch = a[2].parse().unwrap();
-    if let Ok(s) = a[3].parse::<usize>() {
-        if s > 0 {
-            spec.size = s
-        }
+    if let Ok(s) = a[3].parse::<usize>()
+        && s > 0
+    {
+        spec.size = s
     }
     spec.purpose = Purpose::Train;
     let model = spec.build().unwrap();

@@ -31,6 +31,9 @@ fn spec(classes: usize) -> Spec {
     Spec { size: 32, ..Spec::new(Backbone::DenseNet121, classes) }
 }
 
+/// The name and shape under which a tensor is written, if at all.
+type Keep = dyn Fn(&str, &[usize]) -> Option<(String, Vec<usize>)>;
+
 /// Writes the initial weights of a model; `keep` drops or renames tensors and changes shapes.
 fn write(path: &PathBuf, model: &Model, classes: &[String], keep: impl Fn(&str, &[usize]) -> Option<(String, Vec<usize>)>) {
     let graph = &model.graph;
@@ -159,7 +162,7 @@ fn a_file_that_does_not_fit_is_refused_with_the_tensor() {
     let folder = Folder::new("misfit");
     let path = folder.0.join("m.safetensors");
     let (model, ab) = (spec(2).build().unwrap(), names(&["a", "b"]));
-    let error = |keep: &dyn Fn(&str, &[usize]) -> Option<(String, Vec<usize>)>, model: &Model| {
+    let error = |keep: &Keep, model: &Model| {
         write(&path, &spec(2).build().unwrap(), &ab, keep);
         let error = model.match_file(&ModelFile::open(&path).unwrap(), &ab).unwrap_err().to_string();
         assert!(error.contains("m.safetensors"), "{error}");

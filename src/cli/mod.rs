@@ -5,8 +5,12 @@
 mod bench;
 mod device;
 mod devices;
+mod evaluate;
+mod evaluate_text;
 mod explain;
+mod model_args;
 mod output;
+mod predict;
 mod profile;
 mod progress;
 mod selftest;
@@ -44,6 +48,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(Box<train::Args>),
+    Evaluate(evaluate::Args),
+    Predict(predict::Args),
     Summary(summary::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -67,6 +73,8 @@ fn positive(text: &str) -> Result<usize, String> {
 pub fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Train(args) => train::run(*args),
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Predict(args) => predict::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Explain(args) => explain::run(args),

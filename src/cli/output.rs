@@ -18,3 +18,8 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|e| Error::internal(format!("a record is not JSON: {e}")))?;
     print(&(text + "\n"))
 }
+
+/// Tells of something that is no error, on stderr. Where nobody listens, nobody is told.
+pub fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "warning: {text}");
+}

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::models::{Backbone, Purpose, Spec};
-use crate::ops::preprocess::Mode;
-use crate::weights::{Metadata, ModelFile};
+use crate::train::opened::spec_of;
+use crate::weights::ModelFile;
 use std::path::PathBuf;
 
 /// A network by name, or a model file.
@@ -31,24 +31,12 @@ impl Subject {
     pub fn spec(&self, size: Option<usize>) -> Result<Spec> {
         let mut spec = match self {
             Subject::Backbone(backbone) => Spec { features_only: true, ..Spec::new(*backbone, 0) },
-            Subject::File(path) => {
-                let file = ModelFile::open(path)?;
-                spec_of(file.metadata(), file.class_count()).map_err(|e| e.at(path.display()))?
-            }
+            Subject::File(path) => spec_of(&ModelFile::open(path)?)?,
         };
         spec.size = size.unwrap_or(spec.size);
         spec.backbone.check_size(spec.size)?;
         Ok(spec)
     }
-}
-
-/// The model that a file's metadata describe.
-fn spec_of(metadata: &Metadata, classes: Option<usize>) -> Result<Spec> {
-    let backbone: Backbone = metadata.backbone.parse()?;
-    let preprocess: Mode = metadata.preprocess.parse().map_err(Error::input)?;
-    let hidden = metadata.hidden.iter().map(|text| text.parse()).collect::<Result<_>>()?;
-    let (size, epsilon, features_only) = (metadata.input_size, Some(metadata.epsilon), classes.is_none());
-    Ok(Spec { size, hidden, preprocess, epsilon, features_only, ..Spec::new(backbone, classes.unwrap_or(0)) })
 }
 
 /// The same network in training; one without head gets a head for `classes`.

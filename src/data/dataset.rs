@@ -4,6 +4,8 @@
 //! there is asked before the first file is read.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -22,6 +24,29 @@ pub enum Pixels {
     F32,
     /// u8, rounded to the nearest level: a quarter of the memory, at most half a level away.
     U8,
+}
+
+impl Pixels {
+    /// Both ways.
+    pub const ALL: [Pixels; 2] = [Pixels::F32, Pixels::U8];
+}
+
+impl fmt::Display for Pixels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Pixels::F32 => "f32",
+            Pixels::U8 => "u8",
+        })
+    }
+}
+
+impl FromStr for Pixels {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Pixels::ALL.into_iter().find(|p| p.to_string() == name);
+        known.ok_or_else(|| format!("{name:?} is none of {}", Pixels::ALL.map(|p| p.to_string()).join(", ")))
+    }
 }
 
 /// How a dataset is made.
@@ -117,7 +142,7 @@ impl Dataset {
             }
             Pixels::U8 => {
                 let mut pixels = allocate(values)?;
-                let facts = fill(listing, indices, options, &mut pixels, |v| (v + 0.5) as u8, tell)?;
+                let facts = fill(listing, indices, options, &mut pixels, level, tell)?;
                 (Store::U8(pixels), facts)
             }
         };
@@ -156,6 +181,11 @@ impl Dataset {
             Store::U8(pixels) => out.iter_mut().zip(&pixels[range]).for_each(|(o, &v)| *o = f32::from(v)),
         }
     }
+}
+
+/// The nearest grey level.
+pub fn level(v: f32) -> u8 {
+    (v + 0.5) as u8
 }
 
 /// Zeros, or an error that says how many bytes were missing.

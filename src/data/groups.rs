@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::data::csv;
 use crate::data::listing::portable_name;
 use crate::data::split::{Split, shuffled, val_count};
 use crate::error::{Error, Result};
@@ -96,42 +97,24 @@ pub fn groups_by_csv<'a>(paths: impl IntoIterator<Item = &'a Path>, csv: &Path) 
 }
 
 fn parse_groups(text: &str) -> Result<HashMap<String, String>> {
-    let mut lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate();
-    let header = csv_fields(lines.next().map_or("", |(_, l)| l));
+    let mut records = csv::records(text).into_iter();
+    let header = records.next().map(|(_, fields)| fields).unwrap_or_default();
     let column = |name: &str| header.iter().position(|h| h.trim() == name);
     let (Some(path_at), Some(group_at)) = (column("path"), column("group")) else {
         return Err(Error::input(format!("its first line is `{}`, expected the columns path,group", header.join(","))));
     };
     let mut of: HashMap<String, String> = HashMap::new();
-    for (number, line) in lines.filter(|(_, l)| !l.trim().is_empty()) {
-        let fields = csv_fields(line);
+    for (line, fields) in records {
         let (Some(path), Some(group)) = (fields.get(path_at), fields.get(group_at)) else {
-            return Err(Error::input(format!("line {} has {} columns, expected {}", number + 1, fields.len(), header.len())));
+            return Err(Error::input(format!("line {line} has {} columns, expected {}", fields.len(), header.len())));
         };
         let path = path.replace('\\', "/");
         if of.get(&path).is_some_and(|old| old != group) {
-            return Err(Error::input(format!("line {} gives `{path}` the group `{group}`, an earlier line `{}`", number + 1, of[&path])));
+            return Err(Error::input(format!("line {line} gives `{path}` the group `{group}`, an earlier line `{}`", of[&path])));
         }
         of.insert(path, group.clone());
     }
     Ok(of)
-}
-
-/// The fields of one CSV line (RFC 4180: quoted fields, `""` for a quote; no line breaks inside a field).
-fn csv_fields(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        let Some(field) = fields.last_mut() else { break };
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => field.extend(chars.next()),
-            '"' if quoted || field.is_empty() => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            c => field.push(c),
-        }
-    }
-    fields
 }
 
 fn first_few(names: &[String]) -> String {

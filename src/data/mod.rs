@@ -7,9 +7,9 @@
 //! 3. [`sniff`] and [`decode`]: bytes to RGB, as Pillow does it;
 //! 4. [`resize`]: RGB to the network's size, as TensorFlow does it;
 //! 5. [`dataset`]: all of that once for every file, held in memory;
-//! 6. [`permutation`] and [`batches`]: an epoch's order and its batches.
+//! 6. [`permutation`] and [`batches`]: an epoch's order and its batches; [`stream`]: the same pixels read once, as needed.
 //!
-//! [`check`] reads everything beforehand and reports damage, duplicates (with [`phash`]) and leaks across the split.
+//! [`csv`] and [`split_file`] read and write the tables. [`check`] reads everything beforehand and reports damage, duplicates (with [`phash`]) and leaks across the split.
 //!
 //! Refused: formats that Keras does not read, damaged or truncated files (all of them are named, none is skipped in
 //! silence), sizes that a header claims beyond any camera's. Pixels leave this module as 0..=255; what a backbone wants
@@ -17,6 +17,7 @@
 
 pub mod batches;
 pub mod check;
+pub mod csv;
 pub mod dataset;
 pub mod decode;
 pub mod groups;
@@ -26,5 +27,7 @@ pub mod phash;
 pub mod resize;
 pub mod sniff;
 pub mod split;
+pub mod split_file;
+pub mod stream;
 #[cfg(test)]
 pub(crate) mod testing;

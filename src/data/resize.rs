@@ -1,5 +1,8 @@
 //! From an image of any size to the network's square input: three ways, none of which keeps the aspect ratio.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::data::decode::Rgb;
 
 /// How an image is brought to size.
@@ -13,6 +16,30 @@ pub enum Resize {
     Nearest,
     /// A triangle filter as wide as the reduction (Pillow's `BILINEAR`, without its rounding to bytes).
     Antialias,
+}
+
+impl Resize {
+    /// All ways.
+    pub const ALL: [Resize; 3] = [Resize::Keras, Resize::Nearest, Resize::Antialias];
+}
+
+impl fmt::Display for Resize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Resize::Keras => "keras",
+            Resize::Nearest => "nearest",
+            Resize::Antialias => "antialias",
+        })
+    }
+}
+
+impl FromStr for Resize {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Resize::ALL.into_iter().find(|r| r.to_string() == name);
+        known.ok_or_else(|| format!("{name:?} is none of {}", Resize::ALL.map(|r| r.to_string()).join(", ")))
+    }
 }
 
 /// `image` at `width` x `height`: `[height, width, 3]`, values 0..=255.

@@ -55,7 +55,7 @@ impl<D: Backend> Inference<D> {
     ///
     /// # Errors
     /// When the model cannot be built, or memory is short.
-    pub fn head(&mut self, session: &mut Session<D>, features: &[f32]) -> Result<Vec<f64>> {
+    pub fn head(&mut self, session: &mut Session<D>, features: &[f64]) -> Result<Vec<f64>> {
         let batch = features.len() / self.spec.backbone.channels();
         if !self.heads.contains_key(&batch) {
             let mut graph = Spec { batch, ..self.spec.clone() }.build()?.graph;
@@ -63,7 +63,9 @@ impl<D: Backend> Inference<D> {
             self.heads.insert(batch, Program::compile(graph, session.device(), self.passes)?);
         }
         let program = self.heads.get_mut(&batch).expect("inserted above");
-        session.run(program, &[("features", features)])?;
+        session.reserve(program)?;
+        session.set(program, "features", features)?;
+        session.replay(program, None);
         session.get(program, "logits")
     }
 

@@ -9,6 +9,7 @@ use crate::data::listing::Listing;
 use crate::data::permutation::epoch_order;
 use crate::data::split::{Split, keras_split, stratified_split};
 use crate::error::{Error, Result};
+use crate::exec::Host;
 use crate::ops::Backend;
 use crate::train::settings::SplitName;
 use crate::weights::{Metadata, ModelFile, VERSION};
@@ -144,7 +145,8 @@ fn announce<D: Backend>(
 /// The features of every image under a frozen backbone, `[n, c]`: inference is batch-invariant to the bit, so computing them
 /// once changes nothing.
 struct Features {
-    rows: Vec<f32>,
+    /// In f64, which holds every device's numbers exactly.
+    rows: Vec<f64>,
     channels: usize,
 }
 
@@ -154,10 +156,10 @@ impl Features {
         let total = data.len();
         let mut tell = |done| listener.on(Event::Features { done, total });
         let rows = trainer.inference.images(&mut trainer.session, "features", data, &all, settings.batch_size, &mut tell)?;
-        Ok(Features { channels: rows.len() / total, rows: rows.into_iter().map(|x| x as f32).collect() })
+        Ok(Features { channels: rows.len() / total, rows })
     }
 
-    fn of(&self, indices: &[usize]) -> Vec<f32> {
+    fn of(&self, indices: &[usize]) -> Vec<f64> {
         indices.iter().flat_map(|&i| &self.rows[i * self.channels..(i + 1) * self.channels]).copied().collect()
     }
 }
@@ -232,7 +234,7 @@ impl Loop<'_> {
             false => self.split.train.clone(),
         };
         let mut sums = Running::default();
-        let mut one = |this: &mut Self, x: &[f32], labels: &[usize], indices: &[usize]| -> Result<bool> {
+        let mut one = |this: &mut Self, x: Host, labels: &[usize], indices: &[usize]| -> Result<bool> {
             let result = trainer.step(x, labels, settings.lr)?;
             *steps += 1;
             this.check_loss(result.loss, *steps, indices)?;
@@ -246,7 +248,7 @@ impl Loop<'_> {
         if let Some(features) = self.features.take() {
             for indices in order.chunks(settings.batch_size) {
                 let labels: Vec<usize> = indices.iter().map(|&i| self.data.labels[i]).collect();
-                if one(self, &features.of(indices), &labels, indices)? {
+                if one(self, features.of(indices)[..].into(), &labels, indices)? {
                     break;
                 }
             }
@@ -255,7 +257,7 @@ impl Loop<'_> {
         }
         let mut batches = Batches::new(self.data.clone(), order, settings.batch_size)?;
         while let Some(batch) = batches.next() {
-            if one(self, &batch.pixels, &batch.labels, &batch.indices)? {
+            if one(self, batch.pixels[..].into(), &batch.labels, &batch.indices)? {
                 break;
             }
             batches.reuse(batch);

@@ -228,9 +228,10 @@ impl Settings {
         })
     }
 
-    /// The update rule.
+    /// The update rule. Keras rounds the momentum to f32 even for weights of f64; the specification does likewise.
     pub fn optimizer(&self) -> Optimizer {
         let Settings { momentum, nesterov, weight_decay, .. } = *self;
+        let momentum = f64::from(momentum as f32);
         match self.optimizer {
             OptimizerName::Sgd => Optimizer::Sgd(Sgd { momentum, nesterov, weight_decay }),
             OptimizerName::Adam => Optimizer::Adam(Adam { weight_decay, ..Adam::default() }),

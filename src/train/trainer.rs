@@ -5,7 +5,7 @@ use super::step::{KNOBS, training_graph};
 use super::{Optimizer, fill};
 use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::exec::{Passes, Program, Session};
+use crate::exec::{Host, Passes, Program, Session};
 use crate::models::{Freeze, Model, Spec};
 use crate::ops::Backend;
 use crate::weights::{ModelFile, Request};
@@ -91,17 +91,20 @@ impl<D: Backend> Trainer<D> {
     ///
     /// # Errors
     /// When memory is short.
-    pub fn step(&mut self, x: &[f32], labels: &[usize], lr: f64) -> Result<StepResult> {
+    pub fn step(&mut self, x: Host<'_>, labels: &[usize], lr: f64) -> Result<StepResult> {
         let (n, classes) = (labels.len(), self.spec.classes);
         let mut targets = vec![0f32; n * classes];
         labels.iter().enumerate().for_each(|(i, &label)| targets[i * classes + label] = 1.0);
         self.steps += 1;
-        let mut knobs = [0f32; KNOBS];
-        (knobs[0], knobs[1]) = (lr as f32, self.steps as f32);
+        // In f64, so that the specification's step is not the f32 learning rate's.
+        let mut knobs = [0f64; KNOBS];
+        (knobs[0], knobs[1]) = (lr, self.steps as f64);
         self.program(n)?;
         let program = self.programs.get_mut(&n).expect("compiled above");
-        let inputs = [(self.input, x), ("targets", &targets), ("weights", &vec![1.0; n]), ("knobs", &knobs)];
-        self.session.run(program, &inputs)?;
+        self.session.reserve(program)?;
+        self.session.set(program, "knobs", &knobs[..])?;
+        self.session.set(program, self.input, x)?;
+        self.session.run(program, &[("targets", &targets), ("weights", &vec![1.0; n])])?;
         let loss = self.session.get(program, "loss")?[0];
         let probabilities = self.session.get(program, "probabilities")?;
         let correct = probabilities.chunks(classes).zip(labels).filter(|(p, label)| argmax(p) == **label).count();
@@ -120,7 +123,7 @@ impl<D: Backend> Trainer<D> {
     ///
     /// # Errors
     /// When memory is short.
-    pub fn head(&mut self, features: &[f32]) -> Result<Vec<f64>> {
+    pub fn head(&mut self, features: &[f64]) -> Result<Vec<f64>> {
         self.inference.head(&mut self.session, features)
     }
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
+    file: File,
     map: Mmap,
     header: Header,
     /// In the order of the data.
@@ -79,16 +80,21 @@ impl TensorFile {
         let (header_len, header) = SafeTensors::read_metadata(&map).map_err(|e| explain(&map, e).at(path.display()))?;
         let (names, data_offset) = (header.offset_keys(), 8 + header_len);
         let positions = names.iter().cloned().zip(0..).collect();
-        let file = TensorFile { path: path.to_path_buf(), map, header, names, positions, data_offset };
+        let file = TensorFile { path: path.to_path_buf(), file, map, header, names, positions, data_offset };
         for name in &file.names {
             file.tensor(name)?;
         }
         Ok(file)
     }
 
-    /// The file.
+    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The open file, to be mapped once more as the memory of a device.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// Names of all tensors, in the order of their data.

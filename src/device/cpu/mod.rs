@@ -66,6 +66,10 @@ impl Device for Cpu {
         Memory::zeroed(bytes).map_err(|e| Error::machine(format!("{} MiB of memory are not to be had: {e}", bytes >> 20)).at("cpu"))
     }
 
+    fn map(&self, file: &std::fs::File, offset: usize, bytes: usize) -> Option<Memory> {
+        Memory::mapped(file, offset, bytes).ok().filter(|_| cfg!(target_endian = "little"))
+    }
+
     fn size(&self, memory: &Memory) -> usize {
         memory.len()
     }

@@ -15,12 +15,8 @@ pub enum Memory {
         start: NonNull<u8>,
         bytes: usize,
     },
-    /// A private map, and the offset and length of the arena in it. Pages never written are shared with the file cache.
-    Mapped {
-        map: memmap2::MmapMut,
-        offset: usize,
-        bytes: usize,
-    },
+    /// A private map of the arena. Pages never written are shared with the file cache.
+    Mapped(memmap2::MmapMut),
 }
 
 // SAFETY: the memory is plain bytes owned by this value; all sharing between threads goes through `Src` and `Dst`.
@@ -46,10 +42,26 @@ impl Memory {
         Ok(Memory::Owned { start, bytes })
     }
 
+    /// A private map of `bytes` bytes of a file from `offset`, a multiple of four, on.
+    ///
+    /// # Errors
+    /// What the system says, and an offset at which floats are not aligned.
+    pub fn mapped(file: &std::fs::File, offset: usize, bytes: usize) -> std::io::Result<Self> {
+        if !offset.is_multiple_of(4) {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: the map is private, and every pattern of bits is a float. Model files are replaced by renaming a finished
+        // file over them and never written in place, so the mapped inode keeps its contents; a foreign program that
+        // shortens the file meanwhile ends this process with SIGBUS, as with any mapped file.
+        let map = unsafe { memmap2::MmapOptions::new().offset(offset as u64).len(bytes).map_copy(file)? };
+        Ok(Memory::Mapped(map))
+    }
+
     /// Bytes of the arena.
     pub fn len(&self) -> usize {
         match self {
-            Memory::Owned { bytes, .. } | Memory::Mapped { bytes, .. } => *bytes,
+            Memory::Owned { bytes, .. } => *bytes,
+            Memory::Mapped(map) => map.len(),
         }
     }
 
@@ -62,7 +74,7 @@ impl Memory {
         match self {
             Memory::Owned { start, .. } => start.as_ptr(),
             // The map was opened writable and private; the constness of `as_ptr` is that of the borrow alone.
-            Memory::Mapped { map, offset, .. } => map.as_ptr().wrapping_add(*offset).cast_mut(),
+            Memory::Mapped(map) => map.as_ptr().cast_mut(),
         }
     }
 

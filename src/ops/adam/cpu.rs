@@ -43,7 +43,7 @@ impl Run<Cpu> for Adam {
         let (lr, t) = (f64::from(knobs[0]), f64::from(knobs[1]));
         let s = Step {
             decay: (lr * self.weight_decay) as f32,
-            alpha: (lr * (1.0 - self.beta_2.powf(t)).sqrt() / (1.0 - self.beta_1.powf(t))) as f32,
+            alpha: self.alpha(lr, t) as f32,
             enter_1: (1.0 - self.beta_1) as f32,
             enter_2: (1.0 - self.beta_2) as f32,
             epsilon: self.epsilon as f32,

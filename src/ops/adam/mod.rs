@@ -22,6 +22,15 @@ pub struct Adam {
     pub weight_decay: f64,
 }
 
+impl Adam {
+    /// `lr sqrt(1 - beta_2^t) / (1 - beta_1^t)`. Keras takes the powers of the betas rounded to f32, whatever the number type
+    /// of the weights, and so do we; the factors `1 - beta` of the moments it takes exactly.
+    fn alpha(&self, lr: f64, step: f64) -> f64 {
+        let power = |beta: f64| f64::from(beta as f32).powf(step);
+        lr * (1.0 - power(self.beta_2)).sqrt() / (1.0 - power(self.beta_1))
+    }
+}
+
 impl Default for Adam {
     /// Keras's defaults.
     fn default() -> Self {

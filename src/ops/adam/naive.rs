@@ -7,7 +7,7 @@ impl Run<Naive> for Adam {
     fn run(&self, call: &Call<'_, Naive>) {
         let (mut w, g, mut m, mut v) = (call.input(0), call.input(1), call.input(2), call.input(3));
         let (lr, t) = (call.input(4)[0], call.input(4)[1]);
-        let alpha = lr * (1.0 - self.beta_2.powf(t)).sqrt() / (1.0 - self.beta_1.powf(t));
+        let alpha = self.alpha(lr, t);
         for i in 0..w.data.len() {
             w[i] -= lr * self.weight_decay * w[i];
             m[i] += (g[i] - m[i]) * (1.0 - self.beta_1);

@@ -68,7 +68,7 @@ impl Replay<'_> {
             debug_assert!(!parts.is_empty());
             return Some(Cell { of: v, parts: self.graph.nodes[self.maker(v)?].ins.len() });
         }
-        let Some(row) = self.maker(v) else { return None }; // an input, a parameter, a state
+        let row = self.maker(v)?; // `None`: an input, a parameter, a state
         if self.aliases.work[row].is_some() {
             return Some(Cell { of: v, parts: 1 });
         }

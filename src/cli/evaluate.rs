@@ -1,0 +1,211 @@
+//! `defrost evaluate`: how good a model is on a folder of class folders.
+
+use super::device::on_device;
+use super::evaluate_text::{predictions, text};
+use super::model_args::{Clipped, ModelArgs, Ready, counter};
+use super::output;
+use crate::data::listing::Listing;
+use crate::data::split_file::{self, Row};
+use crate::data::stream::{Portion, Stream};
+use crate::error::{Error, Result};
+use crate::ops::Backend;
+use crate::train::metrics::{Metrics, cross_entropy};
+use crate::train::{Opened, Outputs};
+use crate::weights::{ModelFile, replace_file};
+use clap::ValueEnum;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// Measure a model on a folder of class folders
+///
+/// Prints loss, accuracy, balanced accuracy, Matthews correlation and AUROC, the measures of each class against the rest,
+/// and the confusion matrix. DATA must have the model's classes. What is undefined (recall of a class without images) is
+/// shown as `-`, in JSON null, and left out of means.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  defrost evaluate runs/polyps/best.safetensors data/polyps-test\n  \
+                        defrost evaluate runs/polyps/best.safetensors data/polyps --subset val --json")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Folder of class folders
+    #[arg(value_name = "DATA")]
+    data: PathBuf,
+    /// Which of the images: all, or one side of a run's split
+    #[arg(long, value_enum, default_value_t = Subset::All)]
+    subset: Subset,
+    /// The split.csv of a run [default: the one beside the model]
+    #[arg(long, value_name = "FILE")]
+    split: Option<PathBuf>,
+    /// Print {loss, accuracy, balanced_accuracy, mcc, auroc_macro, images, classes, confusion}; confusion[true][predicted]
+    #[arg(long)]
+    json: bool,
+    /// Write path,label,predicted and the probability of each class for every image
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Subset {
+    All,
+    Val,
+    Train,
+}
+
+/// The images that are evaluated, and what came out for them, in the same order.
+#[derive(Default)]
+pub(super) struct Evaluated {
+    pub classes: Vec<String>,
+    /// Relative to DATA.
+    pub paths: Vec<String>,
+    pub labels: Vec<usize>,
+    /// `[n, classes]`.
+    pub probabilities: Vec<f64>,
+    losses: Vec<f64>,
+    sha256: Vec<String>,
+}
+
+/// Evaluates; images that cannot be read make it an error, since a measure of the rest would mislead.
+pub fn run(args: Args) -> Result<()> {
+    let Ready { file, spec, images } = args.model.read()?;
+    let listing = classes_agree(&args.data, &file)?;
+    listing.warnings.iter().for_each(|w| output::warn(w));
+    let split = split_rows(&args)?;
+    let chosen = choose(&listing, args.subset, split.as_deref().unwrap_or_default())?;
+    let files = chosen.iter().map(|&i| Ok(listing.full_path(i))).collect();
+    let batch = args.model.batch(chosen.len());
+    let mut found = Evaluated {
+        classes: listing.classes.clone(),
+        paths: chosen.iter().map(|&i| listing.files[i].name()).collect(),
+        labels: chosen.iter().map(|&i| listing.files[i].class).collect(),
+        ..Evaluated::default()
+    };
+    on_device!(args.model.device.open()?, d => {
+        let opened = Opened::new(&file, &spec, d, batch)?;
+        evaluate(opened, Stream::new(files, images, batch)?, &mut found, &args.data)
+    })?;
+    warn_of_split(&found, args.subset, &split.unwrap_or_default());
+    let metrics = Metrics::new(&found.classes, &found.labels, &found.probabilities, &found.losses)?;
+    if let Some(path) = &args.csv {
+        replace_file(path, |file| file.write_all(predictions(&found).as_bytes()))?;
+    }
+    if args.json { output::json(&metrics) } else { output::print(&text(&metrics)) }
+}
+
+/// The images of DATA, labelled in the model's order of classes.
+fn classes_agree(data: &Path, file: &ModelFile) -> Result<Listing> {
+    let (known, count) = (&file.metadata().classes, file.class_count());
+    let listing = Listing::read(data, None)?;
+    if known.is_empty() {
+        let count = count.unwrap_or(0);
+        if count != listing.classes.len() {
+            let what = format!("has {} classes ({}), the model {count}", listing.classes.len(), listing.classes.join(", "));
+            return Err(Error::input(what).at(data.display()));
+        }
+        output::warn(&format!("the model does not name its classes; taken to be, in this order, {}", listing.classes.join(", ")));
+        return Ok(listing);
+    }
+    let only = |ours: &[String], theirs: &[String]| -> String {
+        let names: Vec<&str> = ours.iter().filter(|c| !theirs.contains(c)).map(String::as_str).collect();
+        if names.is_empty() { "none".into() } else { names.join(", ") }
+    };
+    let (ours, theirs) = (only(&listing.classes, known), only(known, &listing.classes));
+    if (&*ours, &*theirs) != ("none", "none") {
+        let what = format!("its classes are not the model's; only here: {ours}; only in the model: {theirs}");
+        return Err(Error::input(what).at(data.display()).advise("every class of the model needs a folder of its name, and no others"));
+    }
+    Listing::read(data, Some(known))
+}
+
+/// The rows of `--split`, or of the `split.csv` beside the model, if there is one.
+fn split_rows(args: &Args) -> Result<Option<Vec<Row>>> {
+    let beside = args.model.model.with_file_name("split.csv");
+    match &args.split {
+        Some(path) => split_file::read(path).map(Some),
+        None if beside.is_file() => split_file::read(&beside).map(Some),
+        None if args.subset == Subset::All => Ok(None),
+        None => Err(Error::input(format!("needs a split, and there is no {}", beside.display()))
+            .at("--subset")
+            .advise("name the split.csv of a run with --split")),
+    }
+}
+
+/// Positions of the images to be evaluated.
+fn choose(listing: &Listing, subset: Subset, split: &[Row]) -> Result<Vec<usize>> {
+    let name = match subset {
+        Subset::All => return Ok((0..listing.files.len()).collect()),
+        Subset::Val => "val",
+        Subset::Train => "train",
+    };
+    let positions: HashMap<String, usize> = listing.files.iter().enumerate().map(|(i, f)| (f.name(), i)).collect();
+    let wanted = || split.iter().filter(|row| row.subset == name);
+    let missing: Vec<&str> = wanted().filter(|row| !positions.contains_key(&row.path)).map(|row| row.path.as_str()).collect();
+    if let Some(first) = missing.first() {
+        let what = format!("lacks {} of the {} images of the split's subset {name} (first: {first})", missing.len(), wanted().count());
+        return Err(Error::input(what).at(listing.root.display()).advise("give the DATA that the run was trained on"));
+    }
+    let mut chosen: Vec<usize> = wanted().map(|row| positions[&row.path]).collect();
+    chosen.sort_unstable();
+    chosen.dedup();
+    if chosen.is_empty() {
+        return Err(Error::input(format!("the split has no images of the subset {name}")).at("--subset"));
+    }
+    Ok(chosen)
+}
+
+/// Runs all images. From the first one that cannot be read on nothing is computed, only the others that are bad are named.
+fn evaluate<D: Backend>(mut model: Opened<D>, stream: Stream, found: &mut Evaluated, data: &Path) -> Result<()> {
+    let bar = counter(found.paths.len(), true);
+    let (mut bad, mut clipped, mut position) = (Vec::new(), Clipped::default(), 0);
+    for Portion { pixels, files } in stream {
+        bar.inc(files.len() as u64);
+        let mut labels = Vec::with_capacity(files.len());
+        for file in files {
+            match file {
+                Ok(facts) => {
+                    clipped.note(&found.paths[position], &facts);
+                    labels.push(found.labels[position]);
+                    found.sha256.push(facts.sha256);
+                }
+                Err(error) => bad.push(format!("{}: {}", found.paths[position], error.what())),
+            }
+            position += 1;
+        }
+        if bad.is_empty() {
+            let Outputs { logits, probabilities } = model.outputs(&pixels)?;
+            let rows = logits.chunks_exact(found.classes.len());
+            found.losses.extend(rows.zip(&labels).map(|(row, &label)| cross_entropy(row, label)));
+            found.probabilities.extend(probabilities);
+        }
+    }
+    bar.finish_and_clear();
+    clipped.warn();
+    if !bad.is_empty() {
+        return Err(Error::input(format!("{} of {position} images cannot be read\n  {}", bad.len(), bad.join("\n  ")))
+            .at(data.display())
+            .advise("mend or remove them; `defrost check DATA` finds other problems too"));
+    }
+    match found.losses.iter().chain(&found.probabilities).all(|x| x.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::input("the model's outputs are not finite numbers").advise("the model is damaged, or its training diverged")),
+    }
+}
+
+/// Warns of images that the model was trained on, and of images that are no longer what they were in the run.
+fn warn_of_split(found: &Evaluated, subset: Subset, split: &[Row]) {
+    let trained: HashSet<&str> = split.iter().filter(|row| row.subset == "train").map(|row| row.sha256.as_str()).collect();
+    let count = found.sha256.iter().filter(|hash| trained.contains(hash.as_str())).count();
+    if count > 0 && subset != Subset::Train {
+        let total = found.sha256.len();
+        output::warn(&format!(
+            "the model was trained on {count} of these {total} images, so the numbers flatter it; --subset val leaves them out"
+        ));
+    }
+    if subset != Subset::All {
+        let before: HashMap<&str, &str> = split.iter().map(|row| (row.path.as_str(), row.sha256.as_str())).collect();
+        let same = |(path, hash): &(&String, &String)| before.get(path.as_str()).is_none_or(|old| *old == hash.as_str());
+        let changed: Vec<_> = found.paths.iter().zip(&found.sha256).filter(|pair| !same(pair)).collect();
+        if let Some((first, _)) = changed.first() {
+            output::warn(&format!("{} images have changed since the run (first: {first})", changed.len()));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A model file in use: what it says about itself, its weights on a device, and what comes out for pixels.
+
+use super::inference::{Inference, fill};
+use crate::data::dataset::Options;
+use crate::device::Arena;
+use crate::error::{Error, Result};
+use crate::exec::{Program, Session};
+use crate::models::Spec;
+use crate::ops::Backend;
+use crate::weights::{Matched, Metadata, ModelFile, Request, Source};
+
+/// A model that answers for images.
+pub struct Opened<D: Backend> {
+    session: Session<D>,
+    inference: Inference<D>,
+    image_len: usize,
+    mapped: bool,
+}
+
+/// What comes out for `n` images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs {
+    /// `[n, classes]`.
+    pub logits: Vec<f64>,
+    /// `[n, classes]`: the softmax of the logits.
+    pub probabilities: Vec<f64>,
+}
+
+/// The network that a file holds, for inference; without head if the file has none.
+///
+/// # Errors
+/// Metadata that this program does not understand, and class names that are not as many as the head's classes.
+pub fn spec_of(file: &ModelFile) -> Result<Spec> {
+    let m = file.metadata();
+    let understood = || -> Result<Spec> {
+        let classes = file.class_count();
+        let named = m.classes.len();
+        if named > 0 && classes.is_some_and(|c| c != named) {
+            return Err(Error::input(format!("names {named} classes, its head has {}", classes.unwrap_or(0))));
+        }
+        Ok(Spec {
+            size: m.input_size,
+            hidden: m.hidden.iter().map(|text| text.parse()).collect::<Result<_>>()?,
+            preprocess: m.preprocess.parse().map_err(Error::input)?,
+            epsilon: Some(m.epsilon),
+            features_only: classes.is_none(),
+            ..Spec::new(m.backbone.parse()?, classes.unwrap_or(0))
+        })
+    };
+    understood().map_err(|e| e.at(file.tensors().path().display()))
+}
+
+/// How images became the pixels that a model was trained on.
+///
+/// # Errors
+/// Metadata that this program does not understand.
+pub fn images_of(file: &ModelFile) -> Result<Options> {
+    let Metadata { input_size, resize, pixels, exif, .. } = file.metadata();
+    let wrong = |e: String| Error::input(e).at(file.tensors().path().display());
+    Ok(Options { size: *input_size, resize: resize.parse().map_err(wrong)?, pixels: pixels.parse().map_err(wrong)?, exif: *exif })
+}
+
+impl<D: Backend> Opened<D> {
+    /// Puts the weights of a file on a device, for a network like [`spec_of`] says, perhaps at another size; plans it for
+    /// batches of `batch` images. Where the device can, the file is mapped and not copied.
+    ///
+    /// # Errors
+    /// A file without head or whose tensors are not the network's; too little memory.
+    pub fn new(file: &ModelFile, spec: &Spec, device: D, batch: usize) -> Result<Self> {
+        if spec.features_only || file.class_count().is_none() {
+            return Err(Error::input("holds a backbone without head, which knows no classes")
+                .at(file.tensors().path().display())
+                .advise("`defrost train DATA --weights FILE` trains a head on it"));
+        }
+        let (mut session, mut inference) = (Session::new(device)?, Inference::new(spec));
+        let program = inference.program(session.device(), batch)?;
+        let classes = file.class_names();
+        let request =
+            Request { backbone: spec.backbone.name(), graph: program.graph(), hidden: &file.metadata().hidden, classes: &classes };
+        let matched = file.match_graph(request)?;
+        if let Some((v, _)) = matched.sources.iter().find(|(_, source)| matches!(source, Source::New(_))) {
+            let what = "does not fit the head that the file describes";
+            return Err(Error::input(what).at(program.graph().name(*v)).at(file.tensors().path().display()));
+        }
+        let mapped = map(&mut session, program, file, &matched);
+        if !mapped {
+            fill(&mut session, program, Some((file, request)), 0)?;
+        }
+        Ok(Opened { session, inference, image_len: spec.size * spec.size * 3, mapped })
+    }
+
+    /// Whether the weights are the file's own pages, and not a copy.
+    pub fn is_mapped(&self) -> bool {
+        self.mapped
+    }
+
+    /// The device with what was found out about the machine.
+    pub fn describe(&self) -> String {
+        self.session.device().describe()
+    }
+
+    /// What comes out for pixels `[n, s, s, 3]`; nothing for none. An image's numbers have the same bits in every batch.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn outputs(&mut self, pixels: &[f32]) -> Result<Outputs> {
+        if pixels.is_empty() {
+            return Ok(Outputs { logits: Vec::new(), probabilities: Vec::new() });
+        }
+        let logits = self.inference.batch(&mut self.session, "logits", pixels)?;
+        let program = self.inference.program(self.session.device(), pixels.len() / self.image_len)?;
+        Ok(Outputs { logits, probabilities: self.session.get(program, "probabilities")? })
+    }
+}
+
+/// Makes the file's pages the arenas of parameters and moving statistics. That works where the file is their image: all
+/// tensors in graph order without gaps, in the number type that the program runs in, from a multiple of 64 bytes on.
+fn map<D: Backend>(session: &mut Session<D>, program: &Program<D>, file: &ModelFile, matched: &Matched) -> bool {
+    let graph = program.graph();
+    let Some((_, Source::File(first))) = matched.sources.first() else { return false };
+    let mut end = first.offset;
+    for (v, source) in &matched.sources {
+        let Source::File(tensor) = source else { return false };
+        if tensor.offset != end || tensor.dtype != graph.ty(*v).dtype {
+            return false;
+        }
+        end += tensor.bytes.len();
+    }
+    let [params, states] = [Arena::Params, Arena::State].map(|arena| program.plan().bytes[arena.index()]);
+    if !first.offset.is_multiple_of(64) || first.offset + params + states != end {
+        return false;
+    }
+    let device = session.device();
+    let Some(memory) = device.map(file.tensors().file(), first.offset, params) else { return false };
+    let state = if states > 0 { device.map(file.tensors().file(), first.offset + params, states) } else { None };
+    if states > 0 && state.is_none() {
+        return false;
+    }
+    session.install(Arena::Params, memory);
+    if let Some(state) = state {
+        session.install(Arena::State, state);
+    }
+    true
+}
