@@ -3,11 +3,13 @@
 //! Two questions. *Is the maths right?* Each gradient rule, run on `naive` in f64, against central finite differences
 //! (relative error at most 1e-6). *Is the code right?* Each op on a device against `naive`, within a budget that follows from
 //! the number type and the number of terms summed. Operands lie at odd offsets with gaps between their rows and NaN all
-//! around, so a read or a write that strays shows. Results are set and added, and elementwise ops run in place as well.
+//! around, so a read or a write that strays shows. Results are set and added, and elementwise ops run in place as well. *Does
+//! it depend on what it must not?* The same bits in every run, and for an image alone and in a batch.
 //!
 //! A test that cannot fail proves nothing, so the same checks are then run on planted faults, each of which must be caught.
 
 mod draw;
+mod equal;
 mod gradient;
 mod run;
 
@@ -88,6 +90,7 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
         rows.extend(gradient::check(case, GRADIENT_BUDGET, 1.0)?);
         for cpu in &cpus {
             rows.extend(run::check(case, cpu, Fault::None)?);
+            rows.extend(equal::check(case, cpu)?);
         }
         progress(i + 1, cases.len());
     }
@@ -125,7 +128,7 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
 /// Every instruction set of this machine on two threads, and the best one on a single thread.
 fn devices() -> Vec<Cpu> {
     let isas = Isa::ALL.into_iter().filter(|isa| isa.available());
-    isas.map(|isa| Cpu::with(isa, 2)).chain([Cpu::with(Isa::best(), 1)]).collect()
+    [Cpu::with(Isa::best(), 1)].into_iter().chain(isas.map(|isa| Cpu::with(isa, 2))).collect()
 }
 
 impl Cpu {

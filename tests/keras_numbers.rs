@@ -132,19 +132,16 @@ fn budget(dtype: DType) -> [f64; 2] {
 }
 
 #[test]
-#[ignore = "half a minute of plain loops; run with --ignored"]
 fn vgg16_on_naive() {
     compare(|| Naive, Backbone::Vgg16, budget(DType::F64));
 }
 
 #[test]
-#[ignore = "half a minute of plain loops; run with --ignored"]
 fn xception_on_naive() {
     compare(|| Naive, Backbone::Xception, budget(DType::F64));
 }
 
 #[test]
-#[ignore = "half a minute of plain loops; run with --ignored"]
 fn inception_v3_on_naive() {
     compare(|| Naive, Backbone::InceptionV3, budget(DType::F64));
 }

@@ -5,10 +5,6 @@
 //! ops are ordinary ops and live in the same folder. One line in the list at the end of this file makes the enum [`Op`] and
 //! every dispatch; a gradient rule, a case list or a device that is missing does not compile.
 
-#[cfg(test)]
-mod bandwidth;
-#[cfg(test)]
-mod testing;
 mod window;
 
 use crate::base::{Shape, Ty, Val};

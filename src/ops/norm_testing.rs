@@ -5,7 +5,7 @@ use super::{Backend, Case, Emit, Fill, Op, Rule, Site};
 use crate::base::{DType, Shape, Ty, Val};
 use crate::device::cpu::{Cpu, Isa};
 use crate::device::naive::Naive;
-use crate::device::{Arena, Arenas, Call, Device, Operand, Place, Write};
+use crate::device::{Arena, Arenas, Call, Operand, Place, Write};
 
 /// Elements before and after every operand, and between rows, that nobody may touch.
 const GUARD: usize = 3;
@@ -336,66 +336,4 @@ fn the_gradient_of_a_fused_relu_is_open_exactly_where_the_relu_is() {
             assert_eq!((sums[1][c] == 1.0, dx[0][c] != 0.0), (y[c] > 0.0, y[c] > 0.0), "{isa}: z = {}", y[c]);
         }
     }
-}
-
-/// Memory bandwidth of the ops that a batch norm is made of: `cargo test --release bandwidth -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn bandwidth() {
-    let (linear, relu) = (super::activation::Act::Linear, super::activation::Act::Relu);
-    for threads in [1, 2] {
-        let cpu = Cpu::with(Isa::best(), threads);
-        for shape in [[16, 112, 112, 64], [16, 14, 14, 1024]] {
-            let (matrix, vector) = (Ty::f32(shape), Ty::f32([shape[3]]));
-            let measure = |op: Op, matrices: usize, vectors: usize| {
-                // Without an activation or statistics the x of `scale_shift_dx` is not read.
-                let unread = usize::from(op == super::ScaleShiftDx::default().into());
-                let tys: Vec<Ty> = [vec![matrix; matrices], vec![vector; vectors]].concat();
-                let outs = op.infer(&tys).unwrap();
-                let bytes: usize = tys[unread..].iter().chain(&outs).map(|ty| ty.bytes()).sum();
-                let seconds = best_time(&cpu, &op, &tys, &outs);
-                println!(
-                    "{threads} threads {shape:?} {:>24}: {:6.2} ms {:5.1} GB/s",
-                    op.to_string(),
-                    1e3 * seconds,
-                    bytes as f64 / seconds / 1e9
-                );
-            };
-            measure(super::Concat.into(), 1, 0); // the yardstick: a copy
-            measure(super::ChannelStats.into(), 1, 0);
-            measure(super::ColumnSum.into(), 1, 0);
-            for act in [linear, relu] {
-                measure(super::ScaleShift { act }.into(), 1, 2);
-                measure(super::ScaleShiftSums { act }.into(), 2, 2);
-                measure(super::ScaleShiftDx { act, stats: false }.into(), 2, 2);
-                measure(super::ScaleShiftDx { act, stats: true }.into(), 2, 5);
-            }
-            measure(super::ChannelStatsDx.into(), 1, 3);
-            measure(super::Add.into(), 2, 0);
-        }
-    }
-}
-
-/// The best of many runs, all operands dense and one after the other.
-fn best_time(cpu: &Cpu, op: &Op, tys: &[Ty], outs: &[Ty]) -> f64 {
-    let mut end = 0;
-    let mut operand = |ty: &Ty| {
-        let place = Place { arena: Arena::Temps, offset: end, pitch: ty.shape.cols() };
-        end += ty.bytes().next_multiple_of(64);
-        Operand { ty: *ty, place, write: Write::Set }
-    };
-    let (ins, outs): (Vec<_>, Vec<_>) = (tys.iter().map(&mut operand).collect(), outs.iter().map(&mut operand).collect());
-    let outs_tys: Vec<Ty> = outs.iter().map(|o| o.ty).collect();
-    let scratch = (end, cpu.scratch(op, tys, &outs_tys));
-    let mut arenas = Arenas::new(cpu).unwrap();
-    arenas.ensure(cpu, Arena::Temps, scratch.0 + scratch.1).unwrap();
-    let image: Vec<f32> = (0..end / 4).map(|i| (i % 97) as f32 / 97.0 - 0.4).collect();
-    cpu.write(arenas.get_mut(Arena::Temps), 0, bytemuck::cast_slice(&image));
-    let call = Call { device: cpu, arenas: &arenas, ins: &ins, outs: &outs, scratch: Some(scratch), derived: None };
-    let time = |_| {
-        let start = std::time::Instant::now();
-        Cpu::run(op, &call);
-        start.elapsed().as_secs_f64()
-    };
-    (0..25).map(time).fold(f64::INFINITY, f64::min)
 }

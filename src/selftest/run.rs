@@ -56,7 +56,7 @@ pub fn check<D: Backend>(case: &Case, device: &D, fault: Fault) -> Result<Vec<Ro
     Ok(rows)
 }
 
-fn types(arrays: &[Array], dtype: DType) -> Vec<Ty> {
+pub(super) fn types(arrays: &[Array], dtype: DType) -> Vec<Ty> {
     arrays.iter().map(|a| Ty { shape: a.shape, dtype }).collect()
 }
 
@@ -122,7 +122,14 @@ impl Image {
 }
 
 /// One run of an op: its results, or what was overwritten that should not have been.
-fn execute<D: Backend>(device: &D, op: &Op, ins: &[Array], old: &[Array], mode: Mode, fault: Fault) -> Result<Result<Vec<Array>, String>> {
+pub(super) fn execute<D: Backend>(
+    device: &D,
+    op: &Op,
+    ins: &[Array],
+    old: &[Array],
+    mode: Mode,
+    fault: Fault,
+) -> Result<Result<Vec<Array>, String>> {
     let dtype = device.float();
     let in_types = types(ins, dtype);
     let out_types = types(old, dtype);

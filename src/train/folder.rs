@@ -2,6 +2,7 @@
 
 use super::settings::Settings;
 use crate::base::DType;
+use crate::data::csv::quoted;
 use crate::data::dataset::Dataset;
 use crate::data::split::Split;
 use crate::device::Arena;
@@ -126,9 +127,4 @@ impl Folder {
         let entries = tensors.iter().map(|(name, shape, bytes)| Entry { name, shape: shape.dims(), bytes });
         save(self.file(name), metadata, entries, dtype)
     }
-}
-
-/// A CSV field, in quotes where it must be.
-pub fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.into() }
 }

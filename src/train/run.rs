@@ -1,8 +1,9 @@
 //! A whole run: data, model, epochs, the best model kept.
 
 use super::folder::{Folder, Row};
+use super::metrics::{argmax, cross_entropy};
 use super::settings::Settings;
-use super::trainer::{Trainer, argmax};
+use super::trainer::Trainer;
 use crate::data::batches::Batches;
 use crate::data::dataset::Dataset;
 use crate::data::listing::Listing;
@@ -336,11 +337,4 @@ impl Loop<'_> {
         let what = format!("the loss is {loss} at step {step}; the batch was {}", files.join(", "));
         Err(Error::input(what).advise("try a smaller --lr; the models of earlier epochs are kept"))
     }
-}
-
-/// -log softmax(logits)[label].
-pub fn cross_entropy(logits: &[f64], label: usize) -> f64 {
-    let largest = logits.iter().copied().fold(f64::MIN, f64::max);
-    let sum: f64 = logits.iter().map(|x| (x - largest).exp()).sum();
-    sum.ln() - (logits[label] - largest)
 }

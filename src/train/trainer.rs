@@ -1,6 +1,7 @@
 //! One model in training on one device: its programs and its weights.
 
 use super::inference::Inference;
+use super::metrics::argmax;
 use super::step::{KNOBS, training_graph};
 use super::{Optimizer, fill};
 use crate::data::dataset::Dataset;
@@ -135,9 +136,4 @@ impl<D: Backend> Trainer<D> {
         let program = self.programs.values().next().ok_or_else(|| Error::internal("nothing was planned"))?;
         Ok((&self.session, program))
     }
-}
-
-/// The first of the largest.
-pub fn argmax(row: &[f64]) -> usize {
-    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
