@@ -11,6 +11,7 @@ pub mod run;
 pub mod settings;
 pub mod step;
 pub mod trainer;
+pub mod validation;
 
 pub use inference::{Inference, fill};
 pub use metrics::Metrics;

@@ -1,9 +1,9 @@
 //! A whole run: data, model, epochs, the best model kept.
 
 use super::folder::{Folder, Row};
-use super::metrics::{argmax, cross_entropy};
 use super::settings::Settings;
 use super::trainer::Trainer;
+use super::validation::{Validation, write_curves};
 use crate::data::batches::Batches;
 use crate::data::dataset::Dataset;
 use crate::data::listing::Listing;
@@ -209,16 +209,17 @@ impl Loop<'_> {
             let sums = self.epoch(trainer, folder, epoch, &mut steps)?;
             training += start.elapsed().as_secs_f64();
             let validation = self.validate(trainer)?;
+            let scores = validation.as_ref().map(|v| v.scores(&self.data));
             let row = Row {
                 epoch,
                 loss: sums.loss(),
                 accuracy: sums.accuracy(),
-                val_loss: validation.as_ref().map(Running::loss),
-                val_accuracy: validation.as_ref().map(Running::accuracy),
+                val_loss: scores.map(|(loss, _)| loss),
+                val_accuracy: scores.map(|(_, accuracy)| accuracy),
                 lr: self.settings.lr,
                 seconds: start.elapsed().as_secs_f64(),
             };
-            self.keep(trainer, folder, row)?;
+            self.keep(trainer, folder, row, validation)?;
             if self.settings.steps > 0 && steps >= self.settings.steps {
                 break;
             }
@@ -266,29 +267,25 @@ impl Loop<'_> {
         Ok(sums)
     }
 
-    /// Loss and accuracy on the validation images, in inference mode.
-    fn validate<D: Backend>(&self, trainer: &mut Trainer<D>) -> Result<Option<Running>> {
-        let (indices, total) = (&self.split.val, self.split.val.len());
+    /// The validation images through the network, in inference mode; `None` if there are none.
+    fn validate<D: Backend>(&self, trainer: &mut Trainer<D>) -> Result<Option<Validation>> {
+        let (indices, total) = (self.split.val.clone(), self.split.val.len());
         if indices.is_empty() {
             return Ok(None);
         }
         let logits = match &self.features {
-            Some(features) => trainer.head(&features.of(indices))?,
+            Some(features) => trainer.head(&features.of(&indices))?,
             None => {
                 let mut tell = |done| self.listener.on(Event::Validating { done, total });
-                trainer.logits(&self.data, indices, self.settings.val_batch_size, &mut tell)?
+                trainer.logits(&self.data, &indices, self.settings.val_batch_size, &mut tell)?
             }
         };
-        let mut sums = Running::default();
-        for (row, &i) in logits.chunks(self.data.classes.len()).zip(indices) {
-            let label = self.data.labels[i];
-            sums.add(cross_entropy(row, label), usize::from(argmax(row) == label), 1);
-        }
-        Ok(Some(sums))
+        Ok(Some(Validation { indices, logits }))
     }
 
-    /// Writes what an epoch leaves: history, last model, and the best one if it is strictly better than all before.
-    fn keep<D: Backend>(&mut self, trainer: &Trainer<D>, folder: &mut Folder, row: Row) -> Result<()> {
+    /// Writes what an epoch leaves: history, curves, the last model, and the best one with its metrics if it is strictly better
+    /// than all before.
+    fn keep<D: Backend>(&mut self, trainer: &Trainer<D>, folder: &mut Folder, row: Row, validation: Option<Validation>) -> Result<()> {
         let score = |r: &Row| r.val_accuracy;
         // Without validation images the last model counts as the best.
         let better = self.best.as_ref().is_none_or(|best| score(&row).is_none() || score(&row) > score(best));
@@ -297,9 +294,12 @@ impl Loop<'_> {
         folder.model("last.safetensors", session, program, &metadata)?;
         if better {
             folder.model("best.safetensors", session, program, &metadata)?;
+            validation.map_or(Ok(()), |v| v.write(folder, &self.data))?;
             self.best = Some(row.clone());
         }
         folder.epoch(row)?;
+        let best = self.best.as_ref().map_or(1, |r| r.epoch);
+        write_curves(folder, &format!("{}, {} frozen", self.settings.backbone()?.title(), self.settings.freeze), best)?;
         let row = folder.history().last().expect("just added");
         self.listener.on(Event::Epoch { row, epochs: self.settings.epochs, best: better });
         Ok(())

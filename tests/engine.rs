@@ -1,0 +1,183 @@
+//! Promises of the engine on whole networks: passes change nothing, buffers keep to themselves, an image's features do not
+//! depend on its batch.
+
+use defrost::base::Val;
+use defrost::device::cpu::Cpu;
+use defrost::device::naive::Naive;
+use defrost::device::{Arena, Device};
+use defrost::exec::{Passes, Program, Session};
+use defrost::ir::{Builder, Graph};
+use defrost::models::{Backbone, Freeze, Purpose, Spec};
+use defrost::ops::activation::Act;
+use defrost::ops::{Activation, Add, Backend, Columns, Concat, Sgd};
+use defrost::pass::Fusions;
+use defrost::pass::plan::Options;
+use defrost::train::{Inference, Optimizer, fill, training_graph};
+
+const CLASSES: usize = 3;
+
+/// A network at its smallest size with a whole training step.
+fn training(backbone: Backbone, batch: usize, freeze: Freeze) -> Graph {
+    let spec = Spec { batch, size: backbone.minimum_size(), purpose: Purpose::Train, freeze, ..Spec::new(backbone, CLASSES) };
+    let sgd = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 });
+    training_graph(&spec.build().unwrap(), &sgd).unwrap()
+}
+
+/// Pixels that differ from image to image.
+fn pixels(batch: usize, size: usize) -> Vec<f32> {
+    (0..batch * size * size * 3).map(|i| ((i * 2_654_435_761 % 4_294_967_291) % 25_500) as f32 / 100.0).collect()
+}
+
+/// Feeds a step's inputs.
+fn feed<D: Backend>(session: &mut Session<D>, program: &Program<D>, batch: usize, size: usize) {
+    let targets: Vec<f32> = (0..batch * CLASSES).map(|i| f32::from(u8::from(i % CLASSES == (i / CLASSES) % CLASSES))).collect();
+    session.set(program, "pixels", &pixels(batch, size)[..]).unwrap();
+    session.set(program, "targets", &targets[..]).unwrap();
+    session.set(program, "weights", &vec![1f32; batch][..]).unwrap();
+    session.set(program, "knobs", &[0.01f32, 1.0, 0.0, 0.0][..]).unwrap();
+}
+
+/// The loss of one step and all weights after it.
+fn step<D: Backend>(device: D, graph: Graph, passes: Passes, batch: usize, size: usize) -> (f64, Vec<f64>) {
+    let mut program = Program::compile(graph, &device, passes).unwrap();
+    let mut session = Session::new(device).unwrap();
+    fill(&mut session, &program, None, 7).unwrap();
+    feed(&mut session, &program, batch, size);
+    session.replay(&mut program, None);
+    let graph = program.graph();
+    let vals: Vec<Val> = graph.params.iter().chain(&graph.states).copied().collect();
+    let weights = vals.iter().flat_map(|&v| session.value(&program, v).unwrap()).collect();
+    (session.get(&program, "loss").unwrap()[0], weights)
+}
+
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let (d, n) = a.iter().zip(b).fold((0.0, 0.0), |(d, n), (a, b)| (d + (a - b) * (a - b), n + b * b));
+    (d / n).sqrt()
+}
+
+#[test]
+fn passes_change_no_loss_and_no_update() {
+    let off = |fusions, plan| Passes { fusions, plan };
+    let all = (Fusions::ALL, Options::default());
+    let variants = [
+        off(Fusions::NONE, Options::PLAIN),
+        off(Fusions { act: false, ..all.0 }, all.1),
+        off(Fusions { stats: false, ..all.0 }, all.1),
+        off(all.0, Options { sums: false, ..all.1 }),
+        off(all.0, Options { views: false, ..all.1 }),
+        off(all.0, Options { in_place: false, ..all.1 }),
+    ];
+    for backbone in Backbone::ALL {
+        let size = backbone.minimum_size();
+        let (loss, weights) = step(Naive, training(backbone, 2, Freeze::None), Passes::default(), 2, size);
+        // One network with residuals, one with concats of concats; the others with everything off.
+        let thorough = matches!(backbone, Backbone::DenseNet121);
+        for passes in variants.iter().take(if thorough { variants.len() } else { 1 }) {
+            let (other, others) = step(Naive, training(backbone, 2, Freeze::None), *passes, 2, size);
+            // Sums in another order, in f64, through a hundred layers.
+            assert!((loss - other).abs() < 1e-10 * loss.abs(), "{backbone} {passes:?}: {loss} and {other}");
+            assert!(distance(&others, &weights) < 1e-10, "{backbone} {passes:?}: weights differ by {}", distance(&others, &weights));
+        }
+    }
+}
+
+#[test]
+fn a_program_touches_no_byte_between_its_buffers() {
+    for backbone in Backbone::ALL {
+        let size = backbone.minimum_size();
+        let passes = Passes { plan: Options { guard: 256, ..Options::default() }, ..Passes::default() };
+        let cpu = Cpu::with(defrost::device::cpu::Isa::best(), 2);
+        let mut program = Program::compile(training(backbone, 3, Freeze::None), &cpu, passes).unwrap();
+        let mut session = Session::new(cpu).unwrap();
+        fill(&mut session, &program, None, 7).unwrap();
+        let bytes = program.plan().bytes[Arena::Temps.index()];
+        let pattern: Vec<u8> = (0..bytes).map(|i| 0x5a ^ (i % 251) as u8).collect();
+        session.set_bytes(Arena::Temps, &pattern).unwrap();
+        feed(&mut session, &program, 3, size);
+        session.replay(&mut program, None);
+        let after = session.bytes(&program, Arena::Temps);
+        let mut used = vec![false; bytes];
+        program.plan().buffers.iter().for_each(|b| used[b.offset..b.offset + b.bytes].fill(true));
+        assert!(used.iter().filter(|u| !**u).count() > 10_000, "there are guard bands");
+        let strayed = (0..bytes).find(|&i| !used[i] && pattern[i] != after[i]);
+        assert_eq!(strayed, None, "{backbone}");
+    }
+}
+
+#[test]
+fn an_image_has_the_same_features_in_every_batch() {
+    for backbone in Backbone::ALL {
+        let size = backbone.minimum_size() + 4;
+        let spec = Spec { size, ..Spec::new(backbone, CLASSES) };
+        let mut inference: Inference<Cpu> = Inference::new(&spec);
+        let mut session = Session::new(Cpu::new(2).unwrap()).unwrap();
+        let device = Cpu::new(1).unwrap();
+        let program = inference.program(&device, 16).unwrap();
+        fill(&mut session, program, None, 3).unwrap();
+        let (all, image) = (pixels(16, size), size * size * 3);
+        let whole = inference.batch(&mut session, "features", &all).unwrap();
+        for batch in [1, 3] {
+            let rows: Vec<f64> =
+                all[..15 * image].chunks(batch * image).flat_map(|x| inference.batch(&mut session, "features", x).unwrap()).collect();
+            assert_eq!(rows, whole[..rows.len()], "{backbone}, batches of {batch}");
+        }
+        assert!(whole.iter().any(|&x| x != 0.0) && whole.iter().all(|x| x.is_finite()));
+    }
+}
+
+#[test]
+fn freezing_is_pruning() {
+    let full = training(Backbone::Vgg16, 2, Freeze::None);
+    let upper = training(Backbone::Vgg16, 2, Freeze::Layer("block4_pool".into()));
+    let head = training(Backbone::Vgg16, 2, Freeze::All);
+    let backward = |graph: &Graph| {
+        let layers = graph.nodes.iter().filter(|n| n.phase == defrost::ir::Phase::Backward).map(|n| n.layer.to_string());
+        layers.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert!(backward(&full).contains("block1_conv1"));
+    assert!(backward(&upper).contains("block5_conv1") && !backward(&upper).iter().any(|l| l.starts_with("block4")));
+    assert_eq!(backward(&head).iter().filter(|l| l.starts_with("block")).count(), 0);
+    let temps = |graph: Graph| Program::compile(graph, &Naive, Passes::default()).unwrap().plan().bytes;
+    let (full, upper, head) = (temps(full), temps(upper), temps(head));
+    let at = |bytes: [usize; 6], arena: Arena| bytes[arena.index()];
+    assert!(at(head, Arena::Temps) < at(upper, Arena::Temps) && at(upper, Arena::Temps) < at(full, Arena::Temps));
+    assert_eq!(at(head, Arena::Grads), (512 * CLASSES + CLASSES) * 8);
+}
+
+#[test]
+fn concats_of_concats_with_a_value_used_twice() {
+    let build = || {
+        let mut b = Builder::new();
+        let (x, y) = (b.input("x", [1, 2, 2, 5]), b.input("y", [1, 2, 2, 3]));
+        let relu = |b: &mut Builder, v| b.op(Activation { act: Act::Relu }, &[v]);
+        let (p, q) = (relu(&mut b, x), relu(&mut b, y));
+        let inner = b.op(Concat, &[p, q]);
+        let outer = b.op(Concat, &[inner, p]);
+        let twice = b.op(Concat, &[q, q]);
+        let part = b.op(Columns { start: 3, len: 6 }, &[outer]);
+        let sum = b.op(Add, &[part, twice]);
+        for (name, v) in [("inner", inner), ("outer", outer), ("twice", twice), ("sum", sum)] {
+            b.output(name, v);
+        }
+        b.finish().unwrap()
+    };
+    let run = |plan: Options| {
+        let device = Naive;
+        let mut program = Program::compile(build(), &device, Passes { plan, ..Passes::default() }).unwrap();
+        let mut session = Session::new(device).unwrap();
+        let (x, y): (Vec<f32>, Vec<f32>) = ((0..20).map(|i| i as f32 - 9.5).collect(), (0..12).map(|i| 5.5 - i as f32).collect());
+        session.run(&mut program, &[("x", &x), ("y", &y)]).unwrap();
+        let steps = program.steps().len();
+        (["inner", "outer", "twice", "sum"].map(|name| session.get(&program, name).unwrap()), steps)
+    };
+    let ((plain, plain_steps), (planned, steps)) = (run(Options::PLAIN), run(Options::default()));
+    assert_eq!(plain, planned);
+    assert!(steps < plain_steps, "the first concat is free");
+}
+
+#[test]
+fn devices_say_what_they_are() {
+    assert!(Cpu::new(2).unwrap().describe().contains("2 threads"));
+    assert!(Naive.describe().starts_with("naive"));
+}
