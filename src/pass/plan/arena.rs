@@ -1,6 +1,6 @@
 //! Packs buffers into one arena: largest first, each into the smallest gap that is free during its life.
 
-use super::Buffer;
+use super::{Buffer, Options};
 
 /// Alignment of every buffer: a cache line, which is also the widest vector.
 const ALIGN: usize = 64;
@@ -14,16 +14,18 @@ pub fn align(bytes: usize) -> usize {
 pub struct Layout {
     buffers: Vec<Buffer>,
     guard: usize,
+    reuse: bool,
 }
 
 impl Layout {
-    /// An empty arena with `guard` unused bytes after each buffer.
-    pub fn new(guard: usize) -> Self {
-        Layout { buffers: Vec::new(), guard: align(guard) }
+    /// An empty arena; of the options, `guard` and `reuse` matter.
+    pub fn new(options: Options) -> Self {
+        Layout { buffers: Vec::new(), guard: align(options.guard), reuse: options.reuse }
     }
 
     /// A buffer that is in use from row `life.0` to row `life.1`, both included; returns its number.
     pub fn add(&mut self, bytes: usize, life: (usize, usize)) -> usize {
+        let life = if self.reuse { life } else { (0, usize::MAX) };
         self.buffers.push(Buffer { bytes, offset: 0, life });
         self.buffers.len() - 1
     }
@@ -66,7 +68,7 @@ mod tests {
 
     #[test]
     fn buffers_share_bytes_only_when_their_lives_do_not_meet() {
-        let mut layout = Layout::new(0);
+        let mut layout = Layout::new(Options::default());
         for (bytes, life) in [(1000, (0, 3)), (500, (2, 5)), (900, (4, 9)), (64, (6, 6)), (500, (7, 9))] {
             layout.add(bytes, life);
         }

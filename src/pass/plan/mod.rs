@@ -31,19 +31,21 @@ pub struct Options {
     pub in_place: bool,
     /// Gradients of parameters are added to what the arena holds: all but the first part of an accumulated batch.
     pub accumulate: bool,
+    /// Buffers whose lives do not meet share bytes. Without, every value can be read after a run.
+    pub reuse: bool,
     /// Unused bytes between buffers, for a test that fills them with a pattern.
     pub guard: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { views: true, sums: true, in_place: true, accumulate: false, guard: 0 }
+        Options { views: true, sums: true, in_place: true, accumulate: false, reuse: true, guard: 0 }
     }
 }
 
 impl Options {
     /// Every value in memory of its own, every row a step.
-    pub const PLAIN: Options = Options { views: false, sums: false, in_place: false, accumulate: false, guard: 0 };
+    pub const PLAIN: Options = Options { views: false, sums: false, in_place: false, accumulate: false, reuse: false, guard: 0 };
 }
 
 /// One op with the places of its operands.
@@ -104,7 +106,7 @@ pub type Needs<'a> = dyn Fn(&Op, &[Ty], &[Ty]) -> (usize, usize) + 'a;
 pub fn plan(graph: &Graph, needs: &Needs, options: Options) -> Result<Plan> {
     let fixed = Fixed::of(graph, options)?;
     let aliases = Aliases::find(graph, &fixed, options);
-    let mut layout = arena::Layout::new(options.guard);
+    let mut layout = arena::Layout::new(options);
     let homes = aliases.buffers(graph, &fixed, &mut layout);
     let mut bytes = fixed.bytes;
     let mut steps = Vec::new();
