@@ -140,3 +140,54 @@ impl Replay<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Buffer, Options, arena::Layout};
+    use super::*;
+    use crate::ir::Builder;
+    use crate::ops::activation::Act;
+    use crate::ops::{Activation, Add, Concat};
+
+    /// Two branches that are summed, and joined with a third.
+    fn graph() -> Graph {
+        let mut b = Builder::new();
+        let x = b.input("x", [1, 2, 2, 4]);
+        let mut relu = |v| b.op(Activation { act: Act::Relu }, &[v]);
+        let (p, q, r) = (relu(x), relu(x), relu(x));
+        let sum = b.op(Add, &[p, q]);
+        let joined = b.op(Concat, &[sum, r]);
+        b.output("joined", joined);
+        b.finish().unwrap()
+    }
+
+    fn proven(spoil: impl Fn(&mut Aliases)) -> Result<()> {
+        let graph = graph();
+        let fixed = Fixed::of(&graph, Options::default())?;
+        let mut aliases = Aliases::find(&graph, &fixed, Options::default());
+        assert_eq!(aliases.work.iter().flatten().count(), 3, "sum and concat are carried out by the branches");
+        spoil(&mut aliases);
+        replay(&graph, &fixed, &aliases)
+    }
+
+    #[test]
+    fn a_right_plan_is_proven_and_wrong_ones_are_not() {
+        proven(|_| ()).unwrap();
+        let (q, r) = (Val(2), Val(3));
+        assert!(proven(|a| a.writes[q.index()] = Write::Set).is_err(), "the second part overwrites the first");
+        assert!(proven(|a| a.writes[r.index()] = Write::Add).is_err(), "a value is added to what is no part of it");
+        assert!(proven(|a| a.parent[r.index()] = Some((Val(5), 0))).is_err(), "two parts of a concat in one place");
+        assert!(proven(|a| a.work[1] = None).is_err(), "a part never arrives");
+    }
+
+    #[test]
+    fn buffers_in_use_together_must_lie_apart() {
+        let mut layout = Layout::new(Options::default());
+        [(100, (0, 4)), (100, (2, 6))].into_iter().for_each(|(bytes, life)| assert!(layout.add(bytes, life) < 2));
+        let (mut buffers, bytes) = layout.pack();
+        let plan = |buffers: Vec<Buffer>| Plan { steps: vec![], places: vec![], bytes: [0, 0, 0, 0, 0, bytes], buffers, trainable: 0..0 };
+        disjoint(&plan(buffers.clone())).unwrap();
+        buffers[1].offset = buffers[0].offset + 64;
+        assert!(disjoint(&plan(buffers)).is_err());
+    }
+}
