@@ -67,15 +67,20 @@ fn panel(svg: &mut Svg, left: f64, last: usize, panel: &Panel) {
     let values = || panel.train.iter().chain(&panel.val).map(|&(_, y)| y);
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
     let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
+    // A loss far above the others (random weights, first epoch) would press all of them onto the axis.
+    let largest = high;
+    let high = if panel.percent { high } else { high.min(3.0 * upper_quartile(values().collect())) };
     // A loss starts at zero; an accuracy shows at least a fifth of its range, or noise would look like progress.
     let ticks =
         if panel.percent { ticks(low.min(high - 0.2).max(0.0), high.min(1.0), Some([0.0, 1.0])) } else { ticks(low.min(0.0), high, None) };
     let (bottom, top) = (ticks[0], ticks[ticks.len() - 1]);
     // A single epoch stands in the middle, more reach from edge to edge.
     let x = |epoch: usize| left + PLOT[0] * if last == 1 { 0.5 } else { (epoch.max(1) - 1) as f64 / (last - 1) as f64 };
-    let y = |value: f64| TOP + PLOT[1] * (top - value) / (top - bottom);
+    let y = |value: f64| TOP + PLOT[1] * (top - value.min(top)) / (top - bottom);
 
-    svg.text([left, TOP - 12.0], 14.0, Anchor::Start, GREY, panel.title);
+    let off_scale =
+        if largest > top { format!(" (off the scale: up to {})", label(largest, largest / 10.0, false)) } else { String::new() };
+    svg.text([left, TOP - 12.0], 14.0, Anchor::Start, GREY, &format!("{}{off_scale}", panel.title));
     for &tick in &ticks {
         svg.line([left, y(tick)], [left + PLOT[0], y(tick)], RULE, 1.0);
         svg.text([left - 8.0, y(tick) + 4.5], 13.0, Anchor::End, GREY, &label(tick, ticks[1] - ticks[0], panel.percent));
@@ -111,6 +116,12 @@ fn panel(svg: &mut Svg, left: f64, last: usize, panel: &Panel) {
         let text = format!("best model, epoch {epoch}: {value}");
         svg.text([left + PLOT[0], TOP - 12.0], 13.0, Anchor::End, VAL, &text);
     }
+}
+
+/// The value that three quarters of the values do not exceed; 1 if there are none.
+fn upper_quartile(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() * 3 / 4).or(values.last()).copied().unwrap_or(1.0).max(1e-9)
 }
 
 /// Up to seven round numbers (1, 2 or 5 times a power of ten apart) that enclose a range, not beyond `bounds`.
