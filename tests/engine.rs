@@ -84,6 +84,29 @@ fn passes_change_no_loss_and_no_update() {
 }
 
 #[test]
+fn a_frozen_batch_norm_in_its_convolution_changes_nothing() {
+    let all = Fusions::ALL;
+    for backbone in Backbone::ALL {
+        let size = backbone.minimum_size();
+        let run = |fusions: Fusions| {
+            let graph = Spec { batch: 2, size, ..Spec::new(backbone, CLASSES) }.build().unwrap().graph;
+            let mut program = Program::compile(graph, &Naive, Passes { fusions, plan: Options::default() }).unwrap();
+            let mut session = Session::new(Naive).unwrap();
+            fill(&mut session, &program, None, 7).unwrap();
+            session.run(&mut program, &[("pixels", &pixels(2, size))]).unwrap();
+            (session.get(&program, "features").unwrap(), program.steps().len())
+        };
+        let (fused, steps) = run(all);
+        for fusions in [Fusions { scale: false, ..all }, Fusions { bias: false, ..all }, Fusions::NONE] {
+            let (plain, more) = run(fusions);
+            assert!(distance(&plain, &fused) < 1e-11, "{backbone} {fusions:?}");
+            assert!(more >= steps);
+        }
+        assert!(run(Fusions::NONE).1 > steps, "{backbone}: something was fused");
+    }
+}
+
+#[test]
 fn a_program_touches_no_byte_between_its_buffers() {
     for backbone in Backbone::ALL {
         let size = backbone.minimum_size();
@@ -127,6 +150,21 @@ fn an_image_has_the_same_features_in_every_batch() {
 }
 
 #[test]
+fn features_do_not_depend_on_the_batch_on_any_instruction_set() {
+    let (size, image) = (36, 36 * 36 * 3);
+    for isa in defrost::device::cpu::Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        let mut inference: Inference<Cpu> = Inference::new(&Spec { size, ..Spec::new(Backbone::DenseNet121, CLASSES) });
+        let mut session = Session::new(Cpu::with(isa, 1)).unwrap();
+        let program = inference.program(session.device(), 4).unwrap();
+        fill(&mut session, program, None, 3).unwrap();
+        let all = pixels(4, size);
+        let whole = inference.batch(&mut session, "features", &all).unwrap();
+        let alone: Vec<f64> = all.chunks(image).flat_map(|x| inference.batch(&mut session, "features", x).unwrap()).collect();
+        assert_eq!(alone, whole, "{isa}");
+    }
+}
+
+#[test]
 fn freezing_is_pruning() {
     let full = training(Backbone::Vgg16, 2, Freeze::None);
     let upper = training(Backbone::Vgg16, 2, Freeze::Layer("block4_pool".into()));
@@ -163,17 +201,18 @@ fn concats_of_concats_with_a_value_used_twice() {
         }
         b.finish().unwrap()
     };
-    let run = |plan: Options| {
-        let device = Naive;
-        let mut program = Program::compile(build(), &device, Passes { plan, ..Passes::default() }).unwrap();
+    fn run<D: Backend>(device: D, graph: Graph, plan: Options) -> ([Vec<f64>; 4], usize) {
+        let mut program = Program::compile(graph, &device, Passes { plan, ..Passes::default() }).unwrap();
         let mut session = Session::new(device).unwrap();
         let (x, y): (Vec<f32>, Vec<f32>) = ((0..20).map(|i| i as f32 - 9.5).collect(), (0..12).map(|i| 5.5 - i as f32).collect());
         session.run(&mut program, &[("x", &x), ("y", &y)]).unwrap();
         let steps = program.steps().len();
         (["inner", "outer", "twice", "sum"].map(|name| session.get(&program, name).unwrap()), steps)
-    };
-    let ((plain, plain_steps), (planned, steps)) = (run(Options::PLAIN), run(Options::default()));
+    }
+    let (plain, plain_steps) = run(Naive, build(), Options::PLAIN);
+    let (planned, steps) = run(Naive, build(), Options::default());
     assert_eq!(plain, planned);
+    assert_eq!(plain, run(Cpu::new(2).unwrap(), build(), Options::default()).0, "copies and sums of small numbers are exact");
     assert!(steps < plain_steps, "the first concat is free");
 }
 

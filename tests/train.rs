@@ -140,4 +140,24 @@ fn wrong_settings_are_refused_before_anything_is_written() {
     refused(data.train("y", &["--config", config.to_str().unwrap()]), "line 2");
     fs::write(data.path("photos/lying/broken.jpg"), b"no image").unwrap();
     refused(data.train("z", &VGG), "broken.jpg");
+    assert!(!data.path("z").exists(), "nothing was written");
+}
+
+#[test]
+fn weights_of_another_network_leave_no_folder_and_a_diverged_run_its_losses() {
+    let data = Data::new("wrong-weights");
+    ok(data.train("vgg", &[&VGG[..6], &["--epochs", "1", "--steps", "1"]].concat()));
+    let file = data.path("vgg/last.safetensors");
+    refused(data.train("x", &["--backbone", "xception", "--weights", file.to_str().unwrap()]), "expected xception");
+    assert!(!data.path("x").exists());
+    let wild = data.train("wild", &[&VGG[..], &["--lr", "1e30", "--batch-size", "2"]].concat());
+    assert_eq!(wild.status.code(), Some(2));
+    assert!(fs::read_to_string(data.path("wild/steps.csv")).unwrap().lines().count() > 1, "the losses up to then are kept");
+    assert!(!data.path("wild/best.safetensors").exists(), "no file holds a number that is not finite");
+    let config = data.path("cuda.toml");
+    fs::write(&config, fs::read_to_string(data.path("vgg/config.toml")).unwrap().replace("device = \"auto\"", "device = \"cuda\""))
+        .unwrap();
+    let out = data.path("cuda");
+    let cuda = defrost(&["train", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    assert_eq!(cuda.status.code(), Some(3), "the config's device counts: {}", String::from_utf8_lossy(&cuda.stderr));
 }

@@ -182,7 +182,7 @@ fn evaluate<D: Backend>(mut model: Opened<D>, stream: Stream, found: &mut Evalua
     if !bad.is_empty() {
         return Err(Error::input(format!("{} of {position} images cannot be read\n  {}", bad.len(), bad.join("\n  ")))
             .at(data.display())
-            .advise("mend or remove them; `defrost check DATA` finds other problems too"));
+            .advise("mend or remove them"));
     }
     match found.losses.iter().chain(&found.probabilities).all(|x| x.is_finite()) {
         true => Ok(()),

@@ -58,10 +58,10 @@ enum Command {
     Devices(devices::Args),
 }
 
-/// Reads a number of at least 1.
+/// Reads a number of images or pixels.
 fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
+        Ok(0 | 65_537..) | Err(_) => Err("expected a whole number of at least 1 and at most 65536".into()),
         Ok(n) => Ok(n),
     }
 }

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 /// Fine-tune a backbone on a folder of class folders
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  defrost train photos --backbone densenet121 --out runs/1
-  defrost train photos --backbone vgg16 --freeze all --out runs/frozen
+  defrost train photos --backbone densenet121 --weights random --input-size 128 --out runs/1
+  defrost train photos --backbone densenet121 --weights runs/1/best.safetensors --freeze all --out runs/2
   defrost train --config runs/1/config.toml --out runs/again
 
-RUN then holds best.safetensors, last.safetensors, history.csv, steps.csv, split.csv and config.toml.")]
+RUN then holds the best and the last model, history.csv, steps.csv, split.csv, config.toml, and of the best model\nmetrics.json, predictions_val.csv, confusion.svg and curves.svg.")]
 pub struct Args {
     /// The folder of class folders
     #[arg(value_name = "DATA")]
@@ -158,11 +158,10 @@ fn is_false(x: &bool) -> bool {
 pub fn run(args: Args) -> Result<()> {
     let settings = args.settings()?;
     settings.check()?;
-    let mut device = args.device.clone();
-    if device.device == Name::Auto && settings.device == "naive" {
-        device.device = Name::Naive;
-    }
-    device.threads = device.threads.or(u16::try_from(settings.threads).ok().filter(|&n| n > 0));
+    let named = |what: &str| Error::input(format!("{what:?} is none of auto, cpu, naive, cuda")).at("device");
+    let device = <Name as clap::ValueEnum>::from_str(&settings.device, true).map_err(|_| named(&settings.device))?;
+    let threads = u16::try_from(settings.threads).ok().filter(|&n| n > 0);
+    let device = DeviceArgs { device, threads };
     let progress = Progress::new();
     let summary = on_device!(device.open()?, d => crate::train::train(d, &settings, &args.out, &progress))?;
     progress.finish(&summary, &args.out);
@@ -198,7 +197,12 @@ impl Args {
         if let Some(threads) = self.device.threads {
             all.insert("threads".into(), i64::from(threads).into());
         }
-        all.try_into().map_err(|e: toml::de::Error| Error::input(e.message().to_string()).at("settings"))
+        let source = self.config.as_ref().map_or("settings".to_string(), |path| path.display().to_string());
+        all.try_into().map_err(|e: toml::de::Error| {
+            let key = e.to_string().lines().find_map(|l| l.strip_prefix("in `").map(|k| k.trim_end_matches('`').to_string()));
+            let error = Error::input(e.message().to_string());
+            key.map_or(error.clone(), |key| error.at(key)).at(source)
+        })
     }
 }
 

@@ -243,7 +243,7 @@ fn fill<T: Send>(
     if !bad.is_empty() {
         return Err(Error::input(format!("{} of {} images cannot be read\n  {}", bad.len(), indices.len(), bad.join("\n  ")))
             .at(listing.root.display())
-            .advise("mend or remove them; `defrost check DATA` finds other problems too"));
+            .advise("mend or remove them"));
     }
     results.into_iter().collect()
 }

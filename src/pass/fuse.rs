@@ -15,7 +15,7 @@ use crate::ir::{Graph, Node, Role, check};
 use crate::ops::activation::Act;
 use crate::ops::{Activation, Add, ChannelStatsDx, Op, ScaleShift, ScaleShiftDx, ScaleShiftSums};
 
-/// Which rules run; all of them unless a test or `--no-fuse` says otherwise.
+/// Which rules run; all of them unless a test says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fusions {
     /// `scale_shift` into the convolution before it.
@@ -116,7 +116,7 @@ impl Fuser {
         (0..self.rows.len()).filter(|&r| self.rows[r].as_ref().is_some_and(|n| pick(&n.op))).collect()
     }
 
-    /// `y = (conv(x) ) * scale + shift` where nothing else reads the convolution's own result. In training with batch
+    /// `y = conv(x) * scale + shift` where nothing else reads the convolution's own result. In training with batch
     /// statistics something does (the statistics), so this meets frozen and inference batch norms alone.
     fn scale_into_conv(&mut self) {
         for row in self.rows_of(|op| matches!(op, Op::ScaleShift(_))) {

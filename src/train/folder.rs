@@ -38,14 +38,17 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes an empty folder for a run.
+    /// The folder of a run to be; it is made by [`Folder::begin`].
     ///
     /// # Errors
     /// When it exists and holds anything: no run is ever overwritten.
-    pub fn create(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|e| Error::io(path, &e))?;
-        let mut entries = fs::read_dir(path).map_err(|e| Error::io(path, &e))?;
-        if entries.next().is_some() {
+    pub fn open(path: &Path) -> Result<Self> {
+        let held = match fs::read_dir(path) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+            Err(e) => return Err(Error::io(path, &e).at("--out")),
+        };
+        if held {
             return Err(Error::input("is not empty").at(path.display()).at("--out").advise("name a new folder; no run is overwritten"));
         }
         Ok(Folder { path: path.into(), history: Vec::new(), steps: Vec::new() })
@@ -69,11 +72,12 @@ impl Folder {
         replace_file(&self.file(name), |file| file.write_all(text.as_bytes()))
     }
 
-    /// Writes `config.toml` and `split.csv`, which say what will be done with which images.
+    /// Makes the folder, and writes `config.toml` and `split.csv` to it, which say what will be done with which images.
     ///
     /// # Errors
     /// What the disk says.
     pub fn begin(&self, settings: &Settings, data: &Dataset, split: &Split) -> Result<()> {
+        fs::create_dir_all(&self.path).map_err(|e| Error::io(&self.path, &e))?;
         let mut rows: Vec<(usize, &str)> = split.train.iter().map(|&i| (i, "train")).collect();
         rows.extend(split.val.iter().map(|&i| (i, "val")));
         rows.sort_unstable();
@@ -103,6 +107,14 @@ impl Folder {
         };
         let rows: String = self.history.iter().map(line).collect();
         self.write("history.csv", &format!("epoch,loss,accuracy,val_loss,val_accuracy,lr,seconds\n{rows}"))?;
+        self.write_steps()
+    }
+
+    /// Writes `steps.csv`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write_steps(&self) -> Result<()> {
         let steps: String = self.steps.iter().enumerate().map(|(i, loss)| format!("{},{loss}\n", i + 1)).collect();
         self.write("steps.csv", &format!("step,loss\n{steps}"))
     }

@@ -88,14 +88,13 @@ pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &
     let mut trainer = Trainer::new(device, settings.spec(listing.classes.len())?, settings.optimizer(), settings.feature_cache)?;
     trainer.model(settings.batch_size)?;
     let split = choose_split(settings, &listing)?;
-    let mut folder = Folder::create(out)?;
+    let mut folder = Folder::open(out)?;
     let data = Arc::new(Dataset::load(&listing, None, &settings.images(), &|done, total| listener.on(Event::Loading { done, total }))?);
     let warnings = [&listing.warnings[..], &data.warnings, &split.warnings(&data.classes, &data.labels)].concat();
     warnings.iter().for_each(|w| listener.on(Event::Warning(w)));
-    folder.begin(settings, &data, &split)?;
-
     let batch = settings.batch_size.min(split.train.len());
     let sentence = trainer.start(batch, file.as_ref(), &data.classes, settings.seed)?;
+    folder.begin(settings, &data, &split)?;
     announce(&mut trainer, settings, &split, &sentence, batch, listener)?;
     let features = if trainer.keeps_features() { Some(Features::compute(&mut trainer, &data, settings, listener)?) } else { None };
     Loop { settings, data, split, features, listener, seen: 0, best: None }.run(&mut trainer, &mut folder)
@@ -133,8 +132,9 @@ fn announce<D: Backend>(
 ) -> Result<()> {
     let model = trainer.model(batch)?;
     let step = trainer.program(batch)?.plan().bytes;
-    let validation = settings.val_batch_size.min(split.val.len().max(1));
-    let check = trainer.inference.program(trainer.session.device(), validation)?.plan().bytes;
+    // Features of a frozen backbone are computed in batches of training, for all images; otherwise validation has its own.
+    let forward = if trainer.keeps_features() { settings.batch_size } else { settings.val_batch_size.min(split.val.len().max(1)) };
+    let check = trainer.inference.program(trainer.session.device(), forward)?.plan().bytes;
     // Arenas are shared by the programs of a run, each as large as the largest program wants it.
     let bytes = step.iter().zip(check).map(|(&a, b)| a.max(b)).sum();
     let (images, validation) = (split.train.len(), split.val.len());
@@ -239,8 +239,11 @@ impl Loop<'_> {
         let mut one = |this: &mut Self, x: Host, labels: &[usize], indices: &[usize]| -> Result<bool> {
             let result = trainer.step(x, labels, settings.lr)?;
             *steps += 1;
-            this.check_loss(result.loss, *steps, indices)?;
             folder.step(result.loss);
+            if let Err(error) = this.check_loss(result.loss, *steps, indices) {
+                folder.write_steps()?;
+                return Err(error);
+            }
             sums.add(result.loss, result.correct, labels.len());
             this.seen += labels.len();
             let (loss, accuracy) = (sums.loss(), sums.accuracy());
@@ -291,13 +294,13 @@ impl Loop<'_> {
         let better = self.best.as_ref().is_none_or(|best| score(&row).is_none() || score(&row) > score(best));
         let (session, program) = trainer.weights()?;
         let metadata = self.metadata(&row);
+        folder.epoch(row.clone())?;
         folder.model("last.safetensors", session, program, &metadata)?;
         if better {
             folder.model("best.safetensors", session, program, &metadata)?;
             validation.map_or(Ok(()), |v| v.write(folder, &self.data))?;
-            self.best = Some(row.clone());
+            self.best = Some(row);
         }
-        folder.epoch(row)?;
         let best = self.best.as_ref().map_or(1, |r| r.epoch);
         write_curves(folder, &format!("{}, {} frozen", self.settings.backbone()?.title(), self.settings.freeze), best)?;
         let row = folder.history().last().expect("just added");

@@ -108,7 +108,7 @@ impl ModelFile {
         let tensors = TensorFile::open(path.as_ref())?;
         let foreign = || {
             Error::input(format!("is a safetensors file, but not a defrost model: it has no metadata {KEY:?}"))
-                .advise("`defrost import` makes a model of weights from elsewhere")
+                .advise("a model file is what `defrost train` writes")
         };
         let metadata = tensors.metadata(KEY).ok_or_else(foreign).and_then(Metadata::from_json);
         match metadata {

@@ -4,8 +4,8 @@
 //!    contributions to a sum are written one over the other (`Write::Set` first, `Write::Add` after), elementwise rows run
 //!    in place. Rows that thereby have nothing left to do disappear.
 //! 2. [`arena`] packs the remaining buffers into one arena by their lifetimes.
-//! 3. [`proof`] checks the outcome from scratch: no two live buffers overlap, and replaying all reads and writes symbolically,
-//!    every row reads exactly the values it names.
+//! 3. [`proof`] checks the outcome: no two live buffers overlap, every operand of every step lies in one live buffer, and
+//!    replaying all reads and writes symbolically, every row reads exactly the values it names.
 
 mod alias;
 mod arena;
@@ -148,6 +148,7 @@ pub fn plan(graph: &Graph, needs: &Needs, options: Options) -> Result<Plan> {
     let steps = steps.into_iter().map(build).collect::<Result<_>>()?;
     let plan = Plan { steps, places, bytes, buffers, trainable: fixed.trainable.clone() };
     proof::disjoint(&plan)?;
+    proof::placed(graph, &plan)?;
     proof::replay(graph, &fixed, &aliases)?;
     Ok(plan)
 }

@@ -1,8 +1,8 @@
-//! The proof that a plan is right, made without asking how it was found.
+//! The proof that a plan is right.
 
-use super::{Aliases, Fixed, Plan};
+use super::{Aliases, Buffer, Fixed, Plan};
 use crate::base::Val;
-use crate::device::Write;
+use crate::device::{Arena, Operand, Write};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Role};
 use crate::ops::{Columns, Op};
@@ -13,7 +13,7 @@ pub fn disjoint(plan: &Plan) -> Result<()> {
     let mut order: Vec<_> = plan.buffers.iter().enumerate().collect();
     order.sort_by_key(|(_, b)| b.offset);
     for (k, (i, a)) in order.iter().enumerate() {
-        if a.offset + a.bytes > plan.bytes[crate::device::Arena::Temps.index()] {
+        if a.offset + a.bytes > plan.bytes[Arena::Temps.index()] {
             return Err(Error::internal(format!("buffer {i} ends outside the arena")));
         }
         for (j, b) in order[k + 1..].iter().take_while(|(_, b)| b.offset < a.offset + a.bytes) {
@@ -23,6 +23,39 @@ pub fn disjoint(plan: &Plan) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Every operand and all working memory of every step lies, with all its rows, inside one buffer that is in use at that row,
+/// and what the host reads lies in one that outlives the run. With [`disjoint`], nothing else can have been written there.
+pub fn placed(graph: &Graph, plan: &Plan) -> Result<()> {
+    for step in &plan.steps {
+        let wrong = |what: String| Error::internal(what).at(&step.layer).at(format!("row {} ({})", step.row, step.op));
+        let home = |first: usize, bytes: usize| {
+            let holds =
+                |b: &&Buffer| b.offset <= first && first + bytes <= b.offset + b.bytes && b.life.0 <= step.row && step.row <= b.life.1;
+            plan.buffers.iter().find(holds).ok_or_else(|| wrong(format!("{bytes} bytes at {first} lie in no buffer in use")))
+        };
+        let extent = |o: &Operand| {
+            let (rows, cols) = (o.ty.shape.rows(), o.ty.shape.cols());
+            let fits = rows <= 1 || o.place.pitch >= cols;
+            if fits { Ok((rows.saturating_sub(1) * o.place.pitch + cols) * o.ty.dtype.size()) } else { Err(wrong("rows overlap".into())) }
+        };
+        let temps = |o: &&Operand| o.place.arena == Arena::Temps && !o.ty.shape.is_empty();
+        for o in step.ins.iter().chain(&step.outs).filter(temps) {
+            home(o.place.offset, extent(o)?)?;
+        }
+        if let Some((offset, bytes)) = step.scratch {
+            home(offset, bytes)?;
+        }
+    }
+    let lost = graph.outputs.iter().find(|(_, v)| {
+        let place = plan.places[v.index()].filter(|p| p.arena == Arena::Temps);
+        let kept = |p: crate::device::Place| {
+            plan.buffers.iter().any(|b| b.life.1 == usize::MAX && b.offset <= p.offset && p.offset < b.offset + b.bytes)
+        };
+        place.is_some_and(|p| !kept(p))
+    });
+    lost.map_or(Ok(()), |(name, _)| Err(Error::internal(format!("output {name} does not outlive the run"))))
 }
 
 /// What one column of a tree holds: a value's own content, or a sum of which so many parts have arrived.
@@ -143,7 +176,7 @@ impl Replay<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Buffer, Options, arena::Layout};
+    use super::super::{Options, arena::Layout, plan};
     use super::*;
     use crate::ir::Builder;
     use crate::ops::activation::Act;
@@ -181,13 +214,29 @@ mod tests {
     }
 
     #[test]
+    fn operands_outside_a_buffer_in_use_are_found() {
+        let graph = graph();
+        let right = plan(&graph, &|_, _, _| (64, 0), Options::default()).unwrap();
+        placed(&graph, &right).unwrap();
+        let spoilt = |spoil: fn(&mut Plan)| {
+            let mut plan = right.clone();
+            spoil(&mut plan);
+            placed(&graph, &plan)
+        };
+        assert!(spoilt(|p| p.steps[2].outs[0].place.offset += 1 << 20).is_err(), "a shifted place");
+        assert!(spoilt(|p| p.steps[1].ins[0].place.pitch = 1).is_err(), "rows that overlap");
+        assert!(spoilt(|p| p.buffers.iter_mut().for_each(|b| b.life.1 = b.life.1.min(1))).is_err(), "lives that end too early");
+        assert!(spoilt(|p| p.steps[0].scratch = Some((1 << 20, 64))).is_err(), "working memory outside");
+    }
+
+    #[test]
     fn buffers_in_use_together_must_lie_apart() {
         let mut layout = Layout::new(Options::default());
         [(100, (0, 4)), (100, (2, 6))].into_iter().for_each(|(bytes, life)| assert!(layout.add(bytes, life) < 2));
         let (mut buffers, bytes) = layout.pack();
-        let plan = |buffers: Vec<Buffer>| Plan { steps: vec![], places: vec![], bytes: [0, 0, 0, 0, 0, bytes], buffers, trainable: 0..0 };
-        disjoint(&plan(buffers.clone())).unwrap();
+        let spread = |buffers: Vec<Buffer>| Plan { steps: vec![], places: vec![], bytes: [0, 0, 0, 0, 0, bytes], buffers, trainable: 0..0 };
+        disjoint(&spread(buffers.clone())).unwrap();
         buffers[1].offset = buffers[0].offset + 64;
-        assert!(disjoint(&plan(buffers)).is_err());
+        assert!(disjoint(&spread(buffers)).is_err());
     }
 }
