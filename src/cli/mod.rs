@@ -25,13 +25,12 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  defrost train photos --backbone densenet121 --out runs/first    photos/CLASS/IMAGE.jpg, one folder per class
+  defrost train photos --backbone vgg16 --weights random --out r1 photos/CLASS/IMAGE.jpg, one folder per class
   defrost summary xception                                        its layers, by the names that --freeze takes
   defrost explain vgg16 --layer block1_conv1 --grad               a layer's forward and backward pass
   defrost selftest                                                is every operation right on this machine?
 
-`defrost COMMAND --help` explains one command. Exit codes: 0 done, 1 done in part, 2 wrong input, 3 the machine could not,
-130 interrupted.";
+`defrost COMMAND --help` explains one command. Exit codes: 0 done, 1 done in part, 2 wrong input, 3 the machine could not.";
 
 /// Fine-tunes ImageNet backbones on a folder of images
 ///
