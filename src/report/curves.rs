@@ -78,8 +78,7 @@ fn panel(svg: &mut Svg, left: f64, last: usize, panel: &Panel) {
     let x = |epoch: usize| left + PLOT[0] * if last == 1 { 0.5 } else { (epoch.max(1) - 1) as f64 / (last - 1) as f64 };
     let y = |value: f64| TOP + PLOT[1] * (top - value.min(top)) / (top - bottom);
 
-    let off_scale =
-        if largest > top { format!(" (off the scale: up to {})", label(largest, largest / 10.0, false)) } else { String::new() };
+    let off_scale = if largest > top { format!(" (up to {})", label(largest, largest / 10.0, false)) } else { String::new() };
     svg.text([left, TOP - 12.0], 14.0, Anchor::Start, GREY, &format!("{}{off_scale}", panel.title));
     for &tick in &ticks {
         svg.line([left, y(tick)], [left + PLOT[0], y(tick)], RULE, 1.0);
