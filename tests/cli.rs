@@ -1,6 +1,7 @@
 //! The program as a user meets it: help, numbers, JSON keys, exit codes.
 
 use defrost::base::DType;
+use defrost::models::Backbone;
 use defrost::weights::{Entry, Metadata, VERSION, save};
 use serde_json::Value;
 use std::process::{Command, Output};
@@ -115,12 +116,12 @@ fn a_model_file_is_summarised_with_its_head() {
     let metadata = Metadata {
         backbone: "densenet121".into(),
         classes: ["dyed-lifted-polyps", "impacted-stool", "polyps"].map(String::from).to_vec(),
-        epsilon: 1.001e-5,
         exif: false,
         hidden: vec![],
         input_size: 96,
         pixels: "f32".into(),
         preprocess: "torch".into(),
+        profile: Backbone::DenseNet121.profile(),
         resize: "keras".into(),
         training: Value::Null,
         version: VERSION,

@@ -6,6 +6,7 @@ use defrost::ir::{Graph, Init, Role, check};
 use defrost::models::{Backbone, BatchNorm, Freeze, Hidden, Kind, Model, Purpose, Spec};
 use defrost::ops::Op;
 use defrost::ops::activation::Act;
+use defrost::weights::Profile;
 
 const GOLDEN: [(Backbone, &str); 4] = [
     (Backbone::Vgg16, include_str!("golden/vgg16.txt")),
@@ -182,8 +183,34 @@ fn batch_norm_has_the_epsilon_and_momentum_of_its_network() {
         };
         let own = coefficients(Spec { bn_momentum: 0.9, ..train(backbone) });
         assert!(!own.is_empty() && own.iter().all(|&c| c == (epsilon, gamma)), "{backbone}");
-        let other = coefficients(Spec { epsilon: Some(0.5), bn_momentum: 0.9, ..train(backbone) });
+        let other = coefficients(Spec { profile: Profile { epsilon: 0.5, ..backbone.profile() }, bn_momentum: 0.9, ..train(backbone) });
         assert!(other.iter().all(|&c| c == (0.5, gamma)), "{backbone}");
+    }
+}
+
+#[test]
+fn a_profile_of_another_framework_changes_what_it_says_and_nothing_else() {
+    let model = |backbone: Backbone, profile: Profile| Spec { size: 128, profile, ..Spec::new(backbone, 8) }.build().unwrap();
+    let foreign = |backbone: Backbone| Profile { gamma: true, count_padding: true, symmetric_pools: true, ..backbone.profile() };
+    for backbone in Backbone::ALL {
+        let (ours, theirs) = (model(backbone, backbone.profile()), model(backbone, foreign(backbone)));
+        let gammas = theirs.graph.params.iter().filter(|&&v| theirs.graph.name(v).ends_with("/gamma")).count();
+        let pools = |m: &Model| m.graph.nodes.iter().filter(|n| matches!(&n.op, Op::AvgPool(op) if op.count_padding)).count();
+        let windows = |m: &Model| -> Vec<String> {
+            m.graph.nodes.iter().filter_map(|n| if let Op::MaxPool(op) = &n.op { Some(op.window.to_string()) } else { None }).collect()
+        };
+        assert_eq!(pools(&ours), 0);
+        match backbone {
+            // 17,216 gammas in 94 layers; nine of its pools keep the border.
+            Backbone::InceptionV3 => assert_eq!((gammas, theirs.parameters() - ours.parameters(), pools(&theirs)), (94, 17_216, 9)),
+            _ => assert_eq!(theirs.parameters(), ours.parameters()),
+        }
+        match backbone {
+            Backbone::Xception => assert_eq!((&windows(&ours)[0][..], &windows(&theirs)[0][..]), ("3x3/2 same", "3x3/2 pad 1,1,1,1")),
+            _ => assert_eq!(windows(&ours), windows(&theirs)),
+        }
+        let shapes = |m: &Model| m.layers.iter().map(|l| l.shape).collect::<Vec<_>>();
+        assert_eq!(shapes(&ours), shapes(&theirs));
     }
 }
 

@@ -91,12 +91,12 @@ fn write_model(path: &Path, backbone: Backbone, size: usize, names: &[&str], dty
     let metadata = Metadata {
         backbone: backbone.name().into(),
         classes: names.iter().map(|n| n.to_string()).collect(),
-        epsilon: backbone.epsilon(),
         exif: false,
         hidden: vec![],
         input_size: size,
         pixels: "f32".into(),
         preprocess: backbone.preprocess().to_string(),
+        profile: backbone.profile(),
         resize: "keras".into(),
         training: Value::Null,
         version: VERSION,

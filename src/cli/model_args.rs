@@ -6,10 +6,10 @@ use crate::data::dataset::Options;
 use crate::data::resize::Resize;
 use crate::data::stream::Facts;
 use crate::error::Result;
-use crate::models::{Backbone, Spec};
+use crate::models::Spec;
 use crate::ops::preprocess::Mode;
 use crate::train::opened::{images_of, spec_of};
-use crate::weights::ModelFile;
+use crate::weights::{ModelFile, Profile};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -35,7 +35,7 @@ pub struct ModelArgs {
     pub device: DeviceArgs,
 }
 
-/// `--preprocess`: a mode, or the backbone's own.
+/// `--preprocess`: a mode, or what the weights expect.
 #[derive(Clone, Copy, Debug)]
 enum Preprocess {
     Backbone,
@@ -51,9 +51,9 @@ impl FromStr for Preprocess {
 }
 
 impl Preprocess {
-    fn of(self, backbone: Backbone) -> Mode {
+    fn of(self, profile: &Profile) -> Mode {
         match self {
-            Preprocess::Backbone => backbone.preprocess(),
+            Preprocess::Backbone => profile.preprocess,
             Preprocess::Mode(mode) => mode,
         }
     }
@@ -85,7 +85,7 @@ impl ModelArgs {
             (spec.size, images.size) = (size, size);
         }
         if let Some(preprocess) = self.preprocess {
-            let mode = preprocess.of(spec.backbone);
+            let mode = preprocess.of(&spec.profile);
             contradict("--preprocess", &spec.preprocess, &mode);
             spec.preprocess = mode;
         }

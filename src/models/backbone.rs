@@ -1,9 +1,10 @@
-//! The four backbones and what is fixed about each: sizes, channels, preprocessing, epsilon.
+//! The four backbones and what is fixed about each: sizes, channels, preprocessing, Keras's profile.
 
 use super::layers::{Net, Tensor};
 use super::{densenet121, inception_v3, vgg16, xception};
 use crate::error::{Error, Result};
 use crate::ops::preprocess::Mode;
+use crate::weights::Profile;
 use std::fmt;
 use std::str::FromStr;
 
@@ -75,9 +76,11 @@ impl Backbone {
         }
     }
 
-    /// Epsilon of its batch norm layers; VGG16 has none, and the value is Keras's default.
-    pub fn epsilon(self) -> f64 {
-        if self == Backbone::DenseNet121 { 1.001e-5 } else { 1e-3 }
+    /// The network as Keras defines it. VGG16 has no batch norm; its epsilon is Keras's default.
+    pub fn profile(self) -> Profile {
+        let epsilon = if self == Backbone::DenseNet121 { 1.001e-5 } else { 1e-3 };
+        let gamma = self != Backbone::InceptionV3;
+        Profile { epsilon, gamma, count_padding: false, symmetric_pools: false, preprocess: self.preprocess() }
     }
 
     /// The last layer that still has an image plane worth looking at, for Grad-CAM.

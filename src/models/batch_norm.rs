@@ -22,9 +22,9 @@ impl Net {
         self.normalize(name, x, true)
     }
 
-    /// Batch normalization without gamma (Keras's `scale=False`).
+    /// Batch normalization without gamma (Keras's `scale=False`), unless the profile has one everywhere.
     pub fn batch_norm_unscaled(&mut self, name: &str, x: Tensor) -> Tensor {
-        self.normalize(name, x, false)
+        self.normalize(name, x, self.profile.gamma)
     }
 
     fn normalize(&mut self, name: &str, x: Tensor, gamma: bool) -> Tensor {
@@ -41,7 +41,7 @@ impl Net {
 
         let (mean, variance) = if trained { self.statistics_of(v) } else { (moving_mean, moving_variance) };
         let ins: Vec<Val> = [mean, variance].into_iter().chain(gamma).chain([beta]).collect();
-        let coefficients = BnCoefficients { epsilon: self.norm.epsilon, gamma: gamma.is_some() };
+        let coefficients = BnCoefficients { epsilon: self.profile.epsilon, gamma: gamma.is_some() };
         let coefficients = self.builder.emit(coefficients.into(), &ins);
         let y = self.builder.op(ScaleShift { act: Act::Linear }, &[v, coefficients[0], coefficients[1]]);
         if trained {

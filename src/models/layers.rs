@@ -9,6 +9,7 @@ use crate::ir::{Builder, Graph, Init, Role};
 use crate::ops::activation::{Act, Activation};
 use crate::ops::preprocess::{Mode, Preprocess};
 use crate::ops::{Add, AvgPool, BiasAdd, Concat, Conv2d, Dense, Depthwise, GlobalAvgPool, MaxPool};
+use crate::weights::Profile;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -100,7 +101,6 @@ pub enum Frozen {
 pub struct NormSettings {
     /// Whether layers that are not frozen use the statistics of the batch and update the moving ones.
     pub batch: bool,
-    pub epsilon: f64,
     /// `moving = moving * momentum + batch * (1 - momentum)`.
     pub momentum: f64,
 }
@@ -109,6 +109,7 @@ pub struct NormSettings {
 pub struct Net {
     pub(super) builder: Builder,
     pub(super) norm: NormSettings,
+    pub(super) profile: Profile,
     layers: Vec<Layer>,
     counts: HashMap<Kind, usize>,
     frozen: Frozen,
@@ -119,10 +120,10 @@ pub struct Net {
 }
 
 impl Net {
-    /// An empty network.
-    pub fn new(norm: NormSettings, frozen: Frozen) -> Self {
+    /// An empty network for weights of a certain profile.
+    pub fn new(norm: NormSettings, profile: Profile, frozen: Frozen) -> Self {
         let (builder, layers, counts) = (Builder::new(), Vec::new(), HashMap::new());
-        Net { builder, norm, layers, counts, frozen, statistics: HashMap::new(), parts: HashMap::new() }
+        Net { builder, norm, profile, layers, counts, frozen, statistics: HashMap::new(), parts: HashMap::new() }
     }
 
     /// Images `[batch, size, size, 3]` with values 0..255, preprocessed as the weights expect.
@@ -191,11 +192,11 @@ impl Net {
         self.end(y)
     }
 
-    /// The mean under each window, over real pixels only.
+    /// The mean under each window: over real pixels only, unless the profile counts padding.
     pub fn avg_pool(&mut self, name: &str, x: Tensor, window: Window) -> Tensor {
         self.begin(name, Kind::AveragePooling2D, &[x]);
         let v = self.plain(x);
-        let y = self.builder.op(AvgPool { window, count_padding: false }, &[v]);
+        let y = self.builder.op(AvgPool { window, count_padding: self.profile.count_padding }, &[v]);
         self.end(y)
     }
 

@@ -7,6 +7,7 @@ use super::model::Model;
 use super::near::did_you_mean;
 use crate::error::{Error, Result};
 use crate::ops::preprocess::Mode;
+use crate::weights::Profile;
 
 /// Whether the graph ends in probabilities or in a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +53,8 @@ pub struct Spec {
     pub freeze: Freeze,
     pub batch_norm: BatchNorm,
     pub bn_momentum: f64,
-    /// Instead of the backbone's own epsilon of batch norm.
-    pub epsilon: Option<f64>,
+    /// What the weights expect of the network: Keras's, unless they come from elsewhere.
+    pub profile: Profile,
     pub label_smoothing: f64,
     /// The head alone: the input is `features` `[n, c]` instead of `pixels`.
     pub from_features: bool,
@@ -77,7 +78,7 @@ impl Spec {
             freeze: Freeze::None,
             batch_norm: BatchNorm::Batch,
             bn_momentum: 0.99,
-            epsilon: None,
+            profile: backbone.profile(),
             label_smoothing: 0.0,
             from_features: false,
             features_only: false,
@@ -123,7 +124,7 @@ impl Spec {
             Spec { from_features: true, features_only: true, .. } => wrong("a model from features to features has no layers"),
             Spec { purpose: Purpose::Train, features_only: true, .. } => wrong("a model without head has no loss to train on"),
             _ if !(0.0..=1.0).contains(&self.bn_momentum) => wrong("batch norm momentum lies outside 0..1"),
-            _ if self.epsilon.is_some_and(|e| !(e > 0.0 && e.is_finite())) => wrong("batch norm epsilon must be positive"),
+            _ if !self.profile.is_sound() => wrong("batch norm epsilon must be positive"),
             _ if !(0.0..1.0).contains(&self.label_smoothing) => wrong("label smoothing lies outside 0..1"),
             _ => Ok(()),
         }
@@ -131,8 +132,7 @@ impl Spec {
 
     fn record(&self, frozen: Frozen) -> Result<Model> {
         let batch = self.purpose == Purpose::Train && self.batch_norm == BatchNorm::Batch;
-        let epsilon = self.epsilon.unwrap_or(self.backbone.epsilon());
-        let mut n = Net::new(NormSettings { batch, epsilon, momentum: self.bn_momentum }, frozen);
+        let mut n = Net::new(NormSettings { batch, momentum: self.bn_momentum }, self.profile, frozen);
         let mut last = if self.from_features {
             n.features(self.batch, self.backbone.channels())
         } else {

@@ -46,7 +46,8 @@ fn down(n: &mut Net, block: usize, x: Tensor, filters: [usize; 2], leading_relu:
         }
         x = separable_bn(n, &name, x, filters);
     }
-    let x = n.max_pool(&format!("block{block}_pool"), x, Window::same(3, 2));
+    let window = if n.profile.symmetric_pools { Window::padded(3, 2, 1) } else { Window::same(3, 2) };
+    let x = n.max_pool(&format!("block{block}_pool"), x, window);
     n.add(AUTO, &[x, residual])
 }
 

@@ -42,7 +42,7 @@ pub fn spec_of(file: &ModelFile) -> Result<Spec> {
             size: m.input_size,
             hidden: m.hidden.iter().map(|text| text.parse()).collect::<Result<_>>()?,
             preprocess: m.preprocess.parse().map_err(Error::input)?,
-            epsilon: Some(m.epsilon),
+            profile: m.profile,
             features_only: classes.is_none(),
             ..Spec::new(m.backbone.parse()?, classes.unwrap_or(0))
         })

@@ -11,6 +11,7 @@ use crate::data::permutation::epoch_order;
 use crate::data::split::{Split, keras_split, stratified_split};
 use crate::error::{Error, Result};
 use crate::exec::Host;
+use crate::models::Spec;
 use crate::ops::Backend;
 use crate::train::settings::SplitName;
 use crate::weights::{Metadata, ModelFile, VERSION};
@@ -85,7 +86,8 @@ pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &
     settings.check()?;
     let file = start_file(settings)?;
     let listing = Listing::read(&settings.data, None)?;
-    let mut trainer = Trainer::new(device, settings.spec(listing.classes.len())?, settings.optimizer(), settings.feature_cache)?;
+    let spec = settings.spec(listing.classes.len(), file.as_ref().map(|f| f.metadata().profile))?;
+    let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.feature_cache)?;
     trainer.model(settings.batch_size)?;
     let split = choose_split(settings, &listing)?;
     let mut folder = Folder::open(out)?;
@@ -293,7 +295,7 @@ impl Loop<'_> {
         // Without validation images the last model counts as the best.
         let better = self.best.as_ref().is_none_or(|best| score(&row).is_none() || score(&row) > score(best));
         let (session, program) = trainer.weights()?;
-        let metadata = self.metadata(&row);
+        let metadata = self.metadata(trainer.spec(), &row);
         folder.epoch(row.clone())?;
         folder.model("last.safetensors", session, program, &metadata)?;
         if better {
@@ -308,9 +310,8 @@ impl Loop<'_> {
         Ok(())
     }
 
-    fn metadata(&self, row: &Row) -> Metadata {
+    fn metadata(&self, spec: &Spec, row: &Row) -> Metadata {
         let s = self.settings;
-        let spec = s.spec(self.data.classes.len()).expect("checked at the start");
         let training = serde_json::json!({
             "epoch": row.epoch, "loss": row.loss, "accuracy": row.accuracy, "val_loss": row.val_loss, "val_accuracy": row.val_accuracy,
             "freeze": s.freeze, "batch_size": s.batch_size, "optimizer": s.optimizer, "lr": s.lr, "momentum": s.momentum, "seed": s.seed,
@@ -320,12 +321,12 @@ impl Loop<'_> {
         Metadata {
             backbone: spec.backbone.name().into(),
             classes: self.data.classes.clone(),
-            epsilon: spec.epsilon.unwrap_or(spec.backbone.epsilon()),
             exif: s.exif,
             hidden: spec.hidden.iter().map(ToString::to_string).collect(),
             input_size: s.input_size,
             pixels: name(serde_json::to_value(s.pixels)),
             preprocess: spec.preprocess.to_string(),
+            profile: spec.profile,
             resize: name(serde_json::to_value(s.resize)),
             training,
             version: VERSION,

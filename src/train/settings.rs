@@ -9,6 +9,7 @@ use crate::models::{Backbone, BatchNorm, Freeze, Hidden, Purpose, Spec};
 use crate::ops::preprocess::Mode;
 use crate::ops::{Adam, Sgd};
 use crate::train::Optimizer;
+use crate::weights::Profile;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -196,19 +197,20 @@ impl Settings {
         self.backbone.parse()
     }
 
-    /// The model for training on `classes` classes.
+    /// The model for training on `classes` classes, from weights with a profile of their own, or as Keras defines it.
     ///
     /// # Errors
     /// When a hidden layer or a size is wrong.
-    pub fn spec(&self, classes: usize) -> Result<Spec> {
+    pub fn spec(&self, classes: usize, profile: Option<Profile>) -> Result<Spec> {
         let backbone = self.backbone()?;
+        let profile = profile.unwrap_or(backbone.profile());
         let hidden = self.hidden.iter().map(|h| h.parse::<Hidden>()).collect::<Result<_>>()?;
         Ok(Spec {
             size: self.input_size,
             batch: self.batch_size,
             hidden,
             preprocess: match self.preprocess {
-                PreprocessName::Backbone => backbone.preprocess(),
+                PreprocessName::Backbone => profile.preprocess,
                 PreprocessName::None => Mode::None,
                 PreprocessName::Rescale => Mode::Rescale,
             },
@@ -223,6 +225,7 @@ impl Settings {
                 BatchNormName::Moving => BatchNorm::Moving,
             },
             bn_momentum: self.bn_momentum,
+            profile,
             label_smoothing: self.label_smoothing,
             ..Spec::new(backbone, classes)
         })

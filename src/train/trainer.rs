@@ -46,6 +46,11 @@ impl<D: Backend> Trainer<D> {
         Ok(Trainer { session, inference, spec, optimizer, programs: HashMap::new(), input, steps: 0 })
     }
 
+    /// What is trained.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
     /// Whether steps start at features that are computed once.
     pub fn keeps_features(&self) -> bool {
         self.input == "features"

@@ -1,6 +1,7 @@
 //! What a model file says about itself, and the model file opened.
 
 use super::open::{Tensor, TensorFile};
+use super::profile::Profile;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -18,8 +19,6 @@ pub struct Metadata {
     pub backbone: String,
     /// Class names in the order of the logits; empty if there is no head or the names are not known.
     pub classes: Vec<String>,
-    /// Batch norm's epsilon.
-    pub epsilon: f64,
     /// Whether images were turned by their EXIF orientation.
     pub exif: bool,
     /// Hidden layers of the head: `1024:sigmoid`.
@@ -30,6 +29,8 @@ pub struct Metadata {
     pub pixels: String,
     /// `caffe`, `tf`, `torch` or `none`.
     pub preprocess: String,
+    /// What the weights expect of the network around them.
+    pub profile: Profile,
     /// How images are resized: `keras`, ...
     pub resize: String,
     /// Summary of the training run; free, without times, hosts or paths.
@@ -54,7 +55,7 @@ impl Metadata {
             let what = format!("written by a newer defrost (format {}, this program knows {VERSION})", metadata.version);
             return Err(Error::input(what));
         }
-        if metadata.input_size == 0 || metadata.epsilon <= 0.0 {
+        if metadata.input_size == 0 || !metadata.profile.is_sound() {
             return Err(Error::input(format!("metadata {KEY:?} has an input size or an epsilon that is not positive")));
         }
         Ok(metadata)
@@ -167,12 +168,18 @@ pub(super) fn sample() -> Metadata {
     Metadata {
         backbone: "vgg16".into(),
         classes: vec!["normal".into(), "polyp".into()],
-        epsilon: 1e-3,
         exif: false,
         hidden: vec![],
         input_size: 224,
         pixels: "f32".into(),
         preprocess: "caffe".into(),
+        profile: Profile {
+            epsilon: 1e-3,
+            gamma: true,
+            count_padding: false,
+            symmetric_pools: false,
+            preprocess: crate::ops::preprocess::Mode::Caffe,
+        },
         resize: "keras".into(),
         training: serde_json::json!({"seed": 42, "epochs": 20, "best": {"loss": 0.25, "epoch": 3}}),
         version: VERSION,
@@ -186,7 +193,11 @@ mod tests {
     #[test]
     fn metadata_is_canonical_and_comes_back() {
         let text = sample().to_json();
-        assert!(text.starts_with(r#"{"backbone":"vgg16","classes":["normal","polyp"],"epsilon":0.001,"exif":false"#), "{text}");
+        assert!(text.starts_with(r#"{"backbone":"vgg16","classes":["normal","polyp"],"exif":false"#), "{text}");
+        assert!(
+            text.contains(r#""profile":{"count_padding":false,"epsilon":0.001,"gamma":true,"preprocess":"caffe","symmetric_pools":false}"#),
+            "{text}"
+        );
         assert!(text.contains(r#""training":{"best":{"epoch":3,"loss":0.25},"epochs":20,"seed":42},"version":1}"#), "{text}");
         assert_eq!(Metadata::from_json(&text).unwrap(), sample());
         let newer = text.replace("\"version\":1", "\"version\":2");

@@ -15,6 +15,7 @@ mod init;
 mod manifest;
 mod matching;
 mod open;
+mod profile;
 mod save;
 
 pub use cache::{folder, imagenet};
@@ -23,4 +24,5 @@ pub use init::Draw;
 pub use manifest::{Official, official};
 pub use matching::{Head, Matched, Request, Source};
 pub use open::{Tensor, TensorFile};
+pub use profile::Profile;
 pub use save::{Entry, replace_file, save, save_tensors};

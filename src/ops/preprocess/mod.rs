@@ -15,11 +15,13 @@ mod naive;
 use super::window::pixels;
 use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity};
 use crate::base::{Shape, Ty, Val};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// Which preprocessing; its name is that of the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Raw pixels.
     #[default]
