@@ -1,6 +1,7 @@
 //! Shows a run on stderr: a bar on a terminal, plain lines anywhere else.
 
 use super::train_lines::{epoch_line, planned_lines};
+use crate::error::Result;
 use crate::train::{Event, Listener, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -84,18 +85,20 @@ impl Progress {
 }
 
 impl Listener for Progress {
-    fn on(&self, event: Event) {
+    fn on(&self, event: Event) -> Result<()> {
         match event {
             Event::Loading { done, total } => self.advance("decoding".into(), done, total, ""),
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::Features { done, total } => self.advance("features".into(), done, total, ""),
             Event::Validating { done, total } => self.advance("validating".into(), done, total, ""),
-            Event::Step { epoch, epochs, images, total, loss, accuracy } => {
+            Event::Step { epoch, epochs, images, total, loss, accuracy, .. } => {
                 let note = format!("loss {loss:.4}  accuracy {accuracy:.4}  ");
                 self.advance(format!("epoch {epoch}/{epochs}"), images, total, &note);
             }
             Event::Planned { .. } => planned_lines(&event).iter().for_each(|l| self.line(l)),
             Event::Epoch { row, epochs, best } => self.line(&epoch_line(row, epochs, best)),
+            Event::Started { .. } | Event::Best { .. } | Event::Saved { .. } | Event::Interrupted { .. } => {}
         }
+        Ok(())
     }
 }

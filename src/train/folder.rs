@@ -33,8 +33,6 @@ pub struct Row {
 /// A run's folder.
 pub struct Folder {
     path: PathBuf,
-    history: Vec<Row>,
-    steps: Vec<f64>,
 }
 
 impl Folder {
@@ -51,17 +49,12 @@ impl Folder {
         if held {
             return Err(Error::input("is not empty").at(path.display()).at("--out").advise("name a new folder; no run is overwritten"));
         }
-        Ok(Folder { path: path.into(), history: Vec::new(), steps: Vec::new() })
+        Ok(Folder { path: path.into() })
     }
 
     /// A file of the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-
-    /// The rows so far.
-    pub fn history(&self) -> &[Row] {
-        &self.history
     }
 
     /// Writes a text file.
@@ -89,33 +82,26 @@ impl Folder {
         self.write("config.toml", &settings.to_toml())
     }
 
-    /// Notes the loss of a step.
-    pub fn step(&mut self, loss: f64) {
-        self.steps.push(loss);
-    }
-
-    /// Adds an epoch's row and writes `history.csv` and `steps.csv`.
+    /// Writes `history.csv`.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn epoch(&mut self, row: Row) -> Result<()> {
-        self.history.push(row);
+    pub fn write_history(&self, history: &[Row]) -> Result<()> {
         let number = |x: Option<f64>| x.map_or(String::new(), |x| x.to_string());
         let line = |r: &Row| {
             let (val_loss, val_accuracy) = (number(r.val_loss), number(r.val_accuracy));
             format!("{},{},{},{val_loss},{val_accuracy},{},{:.3}\n", r.epoch, r.loss, r.accuracy, r.lr, r.seconds)
         };
-        let rows: String = self.history.iter().map(line).collect();
-        self.write("history.csv", &format!("epoch,loss,accuracy,val_loss,val_accuracy,lr,seconds\n{rows}"))?;
-        self.write_steps()
+        let rows: String = history.iter().map(line).collect();
+        self.write("history.csv", &format!("epoch,loss,accuracy,val_loss,val_accuracy,lr,seconds\n{rows}"))
     }
 
     /// Writes `steps.csv`.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn write_steps(&self) -> Result<()> {
-        let steps: String = self.steps.iter().enumerate().map(|(i, loss)| format!("{},{loss}\n", i + 1)).collect();
+    pub fn write_steps(&self, losses: &[f64]) -> Result<()> {
+        let steps: String = losses.iter().enumerate().map(|(i, loss)| format!("{},{loss}\n", i + 1)).collect();
         self.write("steps.csv", &format!("step,loss\n{steps}"))
     }
 

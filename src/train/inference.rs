@@ -70,7 +70,7 @@ impl<D: Backend> Inference<D> {
     }
 
     /// The output `name` of the images `indices` of a data set, in their order, in batches of `batch`; `progress(done)`
-    /// counts images.
+    /// counts images, and ends the pass with its error.
     ///
     /// # Errors
     /// When memory is short.
@@ -81,14 +81,14 @@ impl<D: Backend> Inference<D> {
         data: &Arc<Dataset>,
         indices: &[usize],
         batch: usize,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize) -> Result<()>,
     ) -> Result<Vec<f64>> {
         let (mut rows, mut done) = (Vec::new(), 0);
         let mut batches = Batches::new(data.clone(), indices.to_vec(), batch)?;
         while let Some(batch) = batches.next() {
             rows.extend(self.batch(session, name, &batch.pixels)?);
             done += batch.len();
-            progress(done);
+            progress(done)?;
             batches.reuse(batch);
         }
         Ok(rows)

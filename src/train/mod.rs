@@ -1,22 +1,28 @@
 //! Training: a graph with its backward pass and optimizer, a loop that emits events, and the files of a run.
 //!
-//! Reading order: [`step`] (one step as a graph), [`trainer`] (its programs), [`run`] (the loop), [`folder`] (the files); then [`opened`] (a model
-//! file in use) and [`metrics`].
+//! Reading order: [`step`] (one step as a graph), [`trainer`] (its programs), [`setup`] (what a run stands on), [`run`] (the loop),
+//! [`keep`] (what an epoch leaves), [`folder`] (the files); then [`opened`] (a model file in use) and [`metrics`].
 
+pub mod events;
+pub mod features;
 pub mod folder;
 pub mod inference;
+mod keep;
 pub mod metrics;
 pub mod opened;
+pub mod position;
 pub mod run;
 pub mod settings;
+pub mod setup;
 pub mod step;
 pub mod trainer;
 pub mod validation;
 
+pub use events::{Event, Listener};
 pub use inference::{Inference, fill};
 pub use metrics::Metrics;
 pub use opened::{Opened, Outputs};
-pub use run::{Event, Listener, Summary, train};
+pub use run::{Run, Summary, train};
 pub use settings::Settings;
 pub use step::{Optimizer, training_graph};
 pub use trainer::Trainer;

@@ -121,7 +121,13 @@ impl<D: Backend> Trainer<D> {
     ///
     /// # Errors
     /// When memory is short.
-    pub fn logits(&mut self, data: &Arc<Dataset>, indices: &[usize], batch: usize, progress: &mut dyn FnMut(usize)) -> Result<Vec<f64>> {
+    pub fn logits(
+        &mut self,
+        data: &Arc<Dataset>,
+        indices: &[usize],
+        batch: usize,
+        progress: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<Vec<f64>> {
         self.inference.images(&mut self.session, "logits", data, indices, batch, progress)
     }
 

@@ -1,0 +1,80 @@
+//! What happens in a run, told to whoever shows, logs or draws it.
+
+use super::folder::Row;
+use crate::error::Result;
+
+/// What happens in a run.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// Images are decoded; may come from several threads.
+    Loading {
+        done: usize,
+        total: usize,
+    },
+    /// Something to know that stops nothing.
+    Warning(&'a str),
+    /// Everything is planned.
+    Planned {
+        images: usize,
+        validation: usize,
+        trainable: usize,
+        parameters: usize,
+        bytes: usize,
+        weights: &'a str,
+        device: &'a str,
+    },
+    /// Features of a frozen backbone are computed, once for the run.
+    Features {
+        done: usize,
+        total: usize,
+    },
+    /// The first step follows: of `epoch`, after `step` steps that are done.
+    Started {
+        epoch: usize,
+        step: usize,
+    },
+    /// A step is done; loss and accuracy are means over the epoch so far, `images` of `total` were seen.
+    Step {
+        epoch: usize,
+        epochs: usize,
+        step: usize,
+        images: usize,
+        total: usize,
+        loss: f64,
+        accuracy: f64,
+        lr: f64,
+    },
+    Validating {
+        done: usize,
+        total: usize,
+    },
+    /// This epoch's model is the best so far; its files are written.
+    Best {
+        row: &'a Row,
+    },
+    /// An epoch is done; its files are written.
+    Epoch {
+        row: &'a Row,
+        epochs: usize,
+        best: bool,
+    },
+    /// The state after `step` steps is safe on disk: the run can be resumed from there.
+    Saved {
+        epoch: usize,
+        step: usize,
+    },
+    /// The user asked to stop; the state is saved.
+    Interrupted {
+        epoch: usize,
+        step: usize,
+    },
+}
+
+/// Who is told.
+pub trait Listener: Sync {
+    /// Called as things happen; an error stops the run.
+    ///
+    /// # Errors
+    /// Whatever the listener cannot do without: a log that cannot be written.
+    fn on(&self, event: Event) -> Result<()>;
+}

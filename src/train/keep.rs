@@ -1,0 +1,59 @@
+//! What an epoch leaves in the run's folder.
+
+use super::events::Event;
+use super::folder::Row;
+use super::run::Run;
+use super::validation::{Validation, write_curves};
+use crate::error::Result;
+use crate::ops::Backend;
+use crate::weights::{Metadata, VERSION};
+
+impl<D: Backend> Run<'_, D> {
+    /// Writes what an epoch leaves: history, curves, the last model, and the best one with its metrics if it is strictly better
+    /// than all before.
+    pub(super) fn keep(&mut self, row: Row, validation: Option<Validation>) -> Result<()> {
+        let score = |r: &Row| r.val_accuracy;
+        // Without validation images the last model counts as the best.
+        let better = self.at.best().is_none_or(|best| score(&row).is_none() || score(&row) > score(best));
+        let metadata = self.metadata(&row);
+        let (folder, listener, settings) = (&self.setup.folder, self.setup.listener, self.setup.settings);
+        let (session, program) = self.setup.trainer.weights()?;
+        self.at.history.push(row.clone());
+        folder.write_history(&self.at.history)?;
+        folder.write_steps(&self.at.losses)?;
+        folder.model("last.safetensors", session, program, &metadata)?;
+        if better {
+            folder.model("best.safetensors", session, program, &metadata)?;
+            validation.map_or(Ok(()), |v| v.write(folder, &self.setup.data))?;
+            self.at.best = row.epoch;
+            listener.on(Event::Best { row: &row })?;
+        }
+        let title = format!("{}, {} frozen", settings.backbone()?.title(), settings.freeze);
+        write_curves(folder, &title, &self.at.history, self.at.best)?;
+        listener.on(Event::Epoch { row: &row, epochs: settings.epochs, best: better })
+    }
+
+    /// What the model files of an epoch say about themselves.
+    fn metadata(&self, row: &Row) -> Metadata {
+        let (s, data, spec) = (self.setup.settings, &self.setup.data, self.setup.trainer.spec());
+        let training = serde_json::json!({
+            "epoch": row.epoch, "loss": row.loss, "accuracy": row.accuracy, "val_loss": row.val_loss, "val_accuracy": row.val_accuracy,
+            "freeze": s.freeze, "batch_size": s.batch_size, "optimizer": s.optimizer, "lr": s.lr, "momentum": s.momentum, "seed": s.seed,
+        });
+        let name =
+            |choice: serde_json::Result<serde_json::Value>| choice.ok().and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+        Metadata {
+            backbone: spec.backbone.name().into(),
+            classes: data.classes.clone(),
+            exif: s.exif,
+            hidden: spec.hidden.iter().map(ToString::to_string).collect(),
+            input_size: s.input_size,
+            pixels: name(serde_json::to_value(s.pixels)),
+            preprocess: spec.preprocess.to_string(),
+            profile: spec.profile,
+            resize: name(serde_json::to_value(s.resize)),
+            training,
+            version: VERSION,
+        }
+    }
+}

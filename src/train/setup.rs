@@ -1,0 +1,106 @@
+//! What a run stands on before its first step: images, split, model, weights, folder.
+
+use super::events::{Event, Listener};
+use super::features::Features;
+use super::folder::Folder;
+use super::settings::{Settings, SplitName};
+use super::trainer::Trainer;
+use crate::data::dataset::Dataset;
+use crate::data::listing::Listing;
+use crate::data::split::{Split, keras_split, stratified_split};
+use crate::error::{Error, Result};
+use crate::ops::Backend;
+use crate::weights::ModelFile;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// A run that is ready to begin.
+pub struct Setup<'a, D: Backend> {
+    pub settings: &'a Settings,
+    pub listener: &'a dyn Listener,
+    pub data: Arc<Dataset>,
+    pub split: Split,
+    pub trainer: Trainer<D>,
+    pub folder: Folder,
+    /// Those of a wholly frozen backbone, where they are kept.
+    pub features: Option<Arc<Features>>,
+}
+
+impl<'a, D: Backend> Setup<'a, D> {
+    /// Prepares a new run; its folder is begun once everything fits.
+    ///
+    /// # Errors
+    /// Wrong settings or data (before anything is written), memory that is not there, what the disk says.
+    pub fn new(device: D, settings: &'a Settings, out: &Path, listener: &'a dyn Listener) -> Result<Self> {
+        settings.check()?;
+        let file = start_file(settings)?;
+        let listing = Listing::read(&settings.data, None)?;
+        let spec = settings.spec(listing.classes.len(), file.as_ref().map(|f| f.metadata().profile))?;
+        let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.feature_cache)?;
+        trainer.model(settings.batch_size)?;
+        let split = choose_split(settings, &listing)?;
+        let folder = Folder::open(out)?;
+        let data = Arc::new(load(settings, &listing, listener)?);
+        let warnings = [&listing.warnings[..], &data.warnings, &split.warnings(&data.classes, &data.labels)].concat();
+        warnings.iter().try_for_each(|w| listener.on(Event::Warning(w)))?;
+        let batch = settings.batch_size.min(split.train.len());
+        let weights = trainer.start(batch, file.as_ref(), &data.classes, settings.seed)?;
+        folder.begin(settings, &data, &split)?;
+        let mut setup = Setup { settings, listener, data, split, trainer, folder, features: None };
+        setup.announce(&weights)?;
+        if setup.trainer.keeps_features() {
+            setup.features = Some(Arc::new(Features::compute(&mut setup.trainer, &setup.data, settings, listener)?));
+        }
+        Ok(setup)
+    }
+
+    /// Tells what is about to happen, with the planned peak memory.
+    fn announce(&mut self, weights: &str) -> Result<()> {
+        let (settings, split, trainer) = (self.settings, &self.split, &mut self.trainer);
+        let batch = settings.batch_size.min(split.train.len());
+        let model = trainer.model(batch)?;
+        let step = trainer.program(batch)?.plan().bytes;
+        // Features of a frozen backbone are computed in batches of training, for all images; otherwise validation has its own.
+        let forward = if trainer.keeps_features() { settings.batch_size } else { settings.val_batch_size.min(split.val.len().max(1)) };
+        let check = trainer.inference.program(trainer.session.device(), forward)?.plan().bytes;
+        // Arenas are shared by the programs of a run, each as large as the largest program wants it.
+        let bytes = step.iter().zip(check).map(|(&a, b)| a.max(b)).sum();
+        let (images, validation) = (split.train.len(), split.val.len());
+        let (trainable, parameters, device) = (model.trainable(), model.parameters(), trainer.session.device().describe());
+        self.listener.on(Event::Planned { images, validation, trainable, parameters, bytes, weights, device: &device })
+    }
+}
+
+/// Decodes all images.
+fn load(settings: &Settings, listing: &Listing, listener: &dyn Listener) -> Result<Dataset> {
+    let failed = OnceLock::new();
+    let tell = |done, total| {
+        if let Err(error) = listener.on(Event::Loading { done, total }) {
+            failed.get_or_init(|| error);
+        }
+    };
+    let data = Dataset::load(listing, None, &settings.images(), &tell)?;
+    failed.into_inner().map_or(Ok(data), Err)
+}
+
+/// The file that weights start from.
+fn start_file(settings: &Settings) -> Result<Option<ModelFile>> {
+    match settings.weights.as_str() {
+        "random" => Ok(None),
+        "imagenet" => crate::weights::imagenet(settings.backbone()?.name()).map(Some),
+        path => ModelFile::open(path).map(Some),
+    }
+}
+
+fn choose_split(settings: &Settings, listing: &Listing) -> Result<Split> {
+    let (n, share, seed) = (listing.files.len(), settings.val_split, settings.split_seed);
+    let split = match settings.split {
+        _ if share == 0.0 => Split::all_train(n, seed),
+        SplitName::Keras => keras_split(n, share, seed)?,
+        SplitName::Stratified => stratified_split(&listing.labels(), share, seed)?,
+    };
+    if split.train.is_empty() {
+        return Err(Error::input(format!("of {n} images none are left to train on")).at("--val-split"));
+    }
+    Ok(split)
+}
