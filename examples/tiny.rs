@@ -5,6 +5,7 @@ use defrost::device::{Arena, cpu::Cpu};
 use defrost::exec::{Passes, Program, Session};
 use defrost::ir::{Builder, Init, Phase, show};
 use defrost::ops::activation::{Act, Activation};
+use defrost::ops::sgd::KNOBS;
 use defrost::ops::{BiasAdd, Conv2d, CrossEntropy, Dense, Emit, GlobalAvgPool, Sgd};
 use defrost::pass::grad;
 
@@ -31,7 +32,7 @@ pub fn main() -> defrost::error::Result<()> {
     let count = graph.trainables().map(|v| graph.ty(v).shape.len()).sum();
     let mut b = Builder::resume(graph, Phase::Update);
     let (params, grads) = (b.range(Arena::Params, 0, count), b.range(Arena::Grads, 0, count));
-    let knobs = b.at("optimizer").input("knobs", [4]);
+    let knobs = b.at("optimizer").input("knobs", [KNOBS]);
     b.update(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 }, &[params, grads, knobs], params);
     let graph = b.finish()?;
     println!("{}", show(&graph, |_| true));

@@ -79,8 +79,8 @@ impl Builder {
         self.update_all(op, ins, &[of]);
     }
 
-    /// Appends a row whose results replace `of`, one by one.
-    pub fn update_all(&mut self, op: impl Into<Op>, ins: &[Val], of: &[Val]) {
+    /// Appends a row whose first results replace `of`, one by one; returns all results.
+    pub fn update_all(&mut self, op: impl Into<Op>, ins: &[Val], of: &[Val]) -> Vec<Val> {
         let phase = std::mem::replace(&mut self.phase, Phase::Update);
         let outs = self.emit(op.into(), ins);
         self.phase = phase;
@@ -89,6 +89,7 @@ impl Builder {
                 self.graph.values[out.index()].role = Role::Update { of };
             }
         }
+        outs
     }
 
     /// The trainable range of an arena as one vector of `len` elements; `copy` counts the slots of an optimizer.

@@ -304,6 +304,7 @@ ops! {
     softmax::{ Softmax, SoftmaxDx },
     cross_entropy::{ CrossEntropy, CrossEntropyDx },
     constant::{ Constant },
+    clip::{ ClipNorm, ClipValue },
     sgd::{ Sgd },
     adam::{ Adam },
 }

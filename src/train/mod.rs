@@ -3,6 +3,7 @@
 //! Reading order: [`step`] (one step as a graph), [`trainer`] (its programs), [`setup`] (what a run stands on), [`run`] (the loop),
 //! [`keep`] (what an epoch leaves), [`folder`] (the files); then [`opened`] (a model file in use) and [`metrics`].
 
+pub mod class_weights;
 pub mod events;
 pub mod features;
 pub mod folder;
@@ -12,6 +13,7 @@ pub mod metrics;
 pub mod opened;
 pub mod position;
 pub mod run;
+pub mod schedule;
 pub mod settings;
 pub mod setup;
 pub mod step;

@@ -2,13 +2,14 @@
 
 use super::inference::Inference;
 use super::metrics::argmax;
-use super::step::{KNOBS, training_graph};
+use super::step::training_graph;
 use super::{Optimizer, fill};
 use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exec::{Host, Passes, Program, Session};
 use crate::models::{Freeze, Model, Spec};
 use crate::ops::Backend;
+use crate::ops::sgd::KNOBS;
 use crate::weights::{ModelFile, Request};
 use std::collections::HashMap;
 use std::sync::Arc;
