@@ -161,3 +161,63 @@ fn weights_of_another_network_leave_no_folder_and_a_diverged_run_its_losses() {
     let cuda = defrost(&["train", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()]);
     assert_eq!(cuda.status.code(), Some(3), "the config's device counts: {}", String::from_utf8_lossy(&cuda.stderr));
 }
+
+const HEAD: [&str; 10] = ["--backbone", "vgg16", "--weights", "random", "--input-size", "32", "--freeze", "all", "--batch-size", "8"];
+
+/// A column of `history.csv`.
+fn column(run: &Path, name: &str) -> Vec<f64> {
+    let text = fs::read_to_string(run.join("history.csv")).unwrap();
+    let at = text.lines().next().unwrap().split(',').position(|c| c == name).unwrap();
+    text.lines().skip(1).map(|l| l.split(',').nth(at).unwrap().parse().unwrap()).collect()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn rates_follow_their_schedule_and_nothing_better_ends_a_run() {
+    let data = Data::new("schedule");
+    let rates = |out: &str, more: &[&str]| {
+        ok(data.train(out, &[&HEAD[..], &["--epochs", "4", "--lr", "0.1"], more].concat()));
+        column(&data.path(out), "lr")
+    };
+    // 16 training images, two steps an epoch: the rates of steps 1, 3, 5 and 7, counted from 0.
+    let half = |t: f64| 0.05 * (1.0 + (std::f64::consts::PI * (t - 2.0) / 6.0).cos());
+    assert_eq!(rates("cosine", &["--schedule", "cosine", "--warmup-steps", "2"]), [0.1, half(3.0), half(5.0), half(7.0)]);
+    assert_eq!(rates("step", &["--schedule", "step", "--lr-step", "2", "--lr-gamma", "0.5", "--clip-norm", "1"]), [0.1, 0.1, 0.05, 0.05]);
+    assert_eq!(rates("warm", &["--warmup-epochs", "2", "--clip-value", "0.1"]), [0.05, 0.1, 0.1, 0.1]);
+    // At a rate of next to nothing, nothing gets better after the first epoch.
+    let plateau = ["--epochs", "20", "--lr", "1e-30", "--schedule", "plateau", "--patience", "1", "--early-stop", "3"];
+    let output = data.train("plateau", &[&HEAD[..], &plateau, &["--class-weight", "balanced"]].concat());
+    let text = said(&output);
+    ok(output);
+    let falling = column(&data.path("plateau"), "lr");
+    assert!(
+        falling.len() == 4 && falling.iter().zip([1e-30, 1e-30, 1e-31, 1e-32]).all(|(a, b)| (a / b - 1.0).abs() < 1e-14),
+        "{falling:?}"
+    );
+    assert!(text.contains("no progress for 1 epochs: the learning rate falls to 1.000e-31"), "{text}");
+    assert!(text.contains("stopped early, after 4 of 20 epochs: 3 without a better validation accuracy"), "{text}");
+    assert!(text.contains("class weights: lying "), "{text}");
+    let config = fs::read_to_string(data.path("plateau/config.toml")).unwrap();
+    for line in ["schedule = \"plateau\"", "patience = 1", "early-stop = 3", "class-weight = \"balanced\"", "clip-norm = 0.0"] {
+        assert!(config.contains(line), "{config}");
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    let data = Data::new("contradictions");
+    let refuses = |more: &[&str], with: &str| refused(data.train("x", &[&HEAD[..], more].concat()), with);
+    refuses(&["--early-stop", "2", "--val-split", "0"], "--early-stop");
+    refuses(&["--schedule", "plateau", "--val-split", "0"], "--schedule plateau");
+    refuses(&["--clip-norm", "1", "--clip-value", "1"], "--clip-norm");
+    refuses(&["--clip-norm=-1"], "--clip-norm");
+    refuses(&["--lr-gamma", "1"], "--lr-gamma");
+    refuses(&["--lr-min", "1"], "--lr-min");
+    refuses(&["--class-weight", "nowhere.csv"], "none, balanced, or a file");
+    fs::write(data.path("weights.csv"), "lying,2\n").unwrap();
+    refuses(&["--class-weight", data.path("weights.csv").to_str().unwrap()], "class \"standing\" has no weight");
+    assert!(!data.path("x").exists(), "nothing was written");
+}

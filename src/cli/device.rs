@@ -3,6 +3,7 @@
 use crate::device::cpu::Cpu;
 use crate::device::naive::Naive;
 use crate::error::{Error, Result};
+use crate::train::Settings;
 use clap::ValueEnum;
 
 /// What `--device` may say.
@@ -46,6 +47,16 @@ pub enum Chosen {
 }
 
 impl DeviceArgs {
+    /// What the settings of a run say.
+    ///
+    /// # Errors
+    /// When no device has the name.
+    pub fn of(settings: &Settings) -> Result<Self> {
+        let named = |what: &str| Error::input(format!("{what:?} is none of auto, cpu, naive, cuda")).at("device");
+        let device = Name::from_str(&settings.device, true).map_err(|_| named(&settings.device))?;
+        Ok(DeviceArgs { device, threads: u16::try_from(settings.threads).ok().filter(|&n| n > 0) })
+    }
+
     /// Opens the device.
     ///
     /// # Errors

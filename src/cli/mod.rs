@@ -3,11 +3,13 @@
 //! What a command was asked for stands alone on stdout; progress and warnings go to stderr. Usage errors exit with 2.
 
 mod bench;
+mod config;
 mod device;
 mod devices;
 mod evaluate;
 mod evaluate_text;
 mod explain;
+mod flags;
 mod model_args;
 mod output;
 mod predict;

@@ -89,6 +89,7 @@ impl Listener for Progress {
         match event {
             Event::Loading { done, total } => self.advance("decoding".into(), done, total, ""),
             Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Note(text) => self.line(text),
             Event::Features { done, total } => self.advance("features".into(), done, total, ""),
             Event::Validating { done, total } => self.advance("validating".into(), done, total, ""),
             Event::Step { epoch, epochs, images, total, loss, accuracy, .. } => {

@@ -13,6 +13,8 @@ pub enum Event<'a> {
     },
     /// Something to know that stops nothing.
     Warning(&'a str),
+    /// What the run does by itself: class weights, a falling learning rate, an early end.
+    Note(&'a str),
     /// Everything is planned.
     Planned {
         images: usize,

@@ -1,6 +1,7 @@
 //! Where a run stands between two steps: all that the loop knows besides the weights.
 
 use super::folder::Row;
+use super::schedule::Progress;
 
 /// Where a run stands between two steps.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Position {
     pub losses: Vec<f64>,
     /// The epoch whose model is the best so far; 0 for none.
     pub best: usize,
+    /// What the learning rate's schedule remembers.
+    pub schedule: Progress,
 }
 
 impl Position {

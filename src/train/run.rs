@@ -4,7 +4,8 @@ use super::events::{Event, Listener};
 use super::features::{Fed, Feed};
 use super::folder::Row;
 use super::position::{Position, Running};
-use super::settings::Settings;
+use super::schedule::Schedule;
+use super::settings::{ScoreName, Settings};
 use super::setup::Setup;
 use super::validation::Validation;
 use crate::data::permutation::epoch_order;
@@ -47,14 +48,52 @@ impl<D: Backend> Run<'_, D> {
             let validation = self.validate()?;
             let row = self.row(validation.as_ref(), start.elapsed().as_secs_f64());
             self.keep(row, validation)?;
+            self.judge()?;
         }
         let best = self.at.best().cloned().ok_or_else(|| Error::internal("a run without epochs"))?;
         Ok(Summary { best, images_per_second: self.at.images as f64 / self.at.seconds })
     }
 
-    /// Whether all epochs or steps that were asked for are done.
+    /// Whether all epochs or steps that were asked for are done, or too many of them brought no better model.
     fn over(&self) -> bool {
-        self.at.epoch >= self.setup.settings.epochs || self.enough_steps()
+        self.at.epoch >= self.setup.settings.epochs || self.enough_steps() || self.stale()
+    }
+
+    /// Whether the last epochs, as many as early stopping allows, brought no better model.
+    fn stale(&self) -> bool {
+        let patience = self.setup.settings.early_stop;
+        patience > 0 && self.at.epoch - self.at.best >= patience
+    }
+
+    /// The learning rate of step `t`, from 0.
+    fn rate(&self, t: usize) -> f64 {
+        self.schedule().rate(t, &self.at.schedule)
+    }
+
+    fn schedule(&self) -> Schedule {
+        let Settings { batch_size, .. } = self.setup.settings;
+        self.setup.settings.schedule(self.setup.split.train.len().div_ceil(*batch_size))
+    }
+
+    /// What the epoch's scores mean for those to come: a lower rate on a plateau, an early end.
+    fn judge(&mut self) -> Result<()> {
+        let (settings, listener, schedule) = (self.setup.settings, self.setup.listener, self.schedule());
+        let row = self.at.history.last().ok_or_else(|| Error::internal("an epoch without a row"))?;
+        let watched = if settings.plateau_on == ScoreName::ValLoss { row.val_loss } else { row.val_accuracy };
+        if watched.is_some_and(|score| schedule.judge(row.epoch - 1, score, &mut self.at.schedule)) && !self.over() {
+            listener.on(Event::Note(&format!(
+                "no progress for {} epochs: the learning rate falls to {:.3e}",
+                settings.patience,
+                self.rate(self.at.steps())
+            )))?;
+        }
+        if self.stale() && self.at.epoch < settings.epochs {
+            let Settings { early_stop, epochs, .. } = settings;
+            let line =
+                format!("stopped early, after {} of {epochs} epochs: {early_stop} without a better validation accuracy", self.at.epoch);
+            listener.on(Event::Note(&line))?;
+        }
+        Ok(())
     }
 
     fn enough_steps(&self) -> bool {
@@ -82,8 +121,8 @@ impl<D: Backend> Run<'_, D> {
     }
 
     fn step(&mut self, batch: &Fed) -> Result<()> {
+        let lr = self.rate(self.at.steps());
         let Run { setup: Setup { settings, listener, data, split, trainer, folder, .. }, at } = self;
-        let lr = settings.lr;
         let result = trainer.step(batch.input(), batch.labels(), lr)?;
         at.losses.push(result.loss);
         if let Err(error) = check_loss(result.loss, at.steps(), batch.indices().iter().map(|&i| &data.paths[i][..])) {
@@ -123,7 +162,7 @@ impl<D: Backend> Run<'_, D> {
             accuracy: at.sums.accuracy(),
             val_loss: scores.map(|(loss, _)| loss),
             val_accuracy: scores.map(|(_, accuracy)| accuracy),
-            lr: self.setup.settings.lr,
+            lr: self.rate(at.steps() - 1),
             seconds,
         }
     }

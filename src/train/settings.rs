@@ -68,6 +68,23 @@ choice! {
     }
 }
 choice! {
+    /// How the learning rate moves over a run; `schedule.rs` has the formulas.
+    ScheduleName {
+        /// It stays.
+        Constant,
+        /// It falls every so many epochs.
+        Step,
+        /// It falls along half a cosine, to the run's end.
+        Cosine,
+        /// It falls when validation makes no progress.
+        Plateau,
+    }
+}
+choice! {
+    /// A score of validation.
+    ScoreName { ValLoss, ValAccuracy }
+}
+choice! {
     /// How pixels are kept in memory.
     PixelsName {
         /// Exactly as resized.
@@ -106,7 +123,27 @@ pub struct Settings {
     pub momentum: f64,
     pub nesterov: bool,
     pub weight_decay: f64,
+    /// Limit of the norm of all gradients together; 0 for none.
+    pub clip_norm: f64,
+    /// Limit of each element of the gradients; 0 for none.
+    pub clip_value: f64,
     pub label_smoothing: f64,
+    /// `none`, `balanced`, or a file of lines `class,weight`.
+    pub class_weight: String,
+    pub schedule: ScheduleName,
+    pub warmup_epochs: f64,
+    pub warmup_steps: usize,
+    /// Epochs between two falls of the step schedule.
+    pub lr_step: usize,
+    /// Factor of a fall of the step and plateau schedules.
+    pub lr_gamma: f64,
+    pub lr_min: f64,
+    pub plateau_on: ScoreName,
+    pub patience: usize,
+    pub cooldown: usize,
+    pub min_delta: f64,
+    /// Stop after so many epochs without a better model; 0 for never.
+    pub early_stop: usize,
     pub batch_norm: BatchNormName,
     pub bn_momentum: f64,
     pub seed: u32,
@@ -148,7 +185,21 @@ impl Settings {
             momentum: 0.0,
             nesterov: false,
             weight_decay: 0.0,
+            clip_norm: 0.0,
+            clip_value: 0.0,
             label_smoothing: 0.0,
+            class_weight: "none".into(),
+            schedule: ScheduleName::Constant,
+            warmup_epochs: 0.0,
+            warmup_steps: 0,
+            lr_step: 10,
+            lr_gamma: 0.1,
+            lr_min: 0.0,
+            plateau_on: ScoreName::ValLoss,
+            patience: 10,
+            cooldown: 0,
+            min_delta: 1e-4,
+            early_stop: 0,
             batch_norm: BatchNormName::Batch,
             bn_momentum: 0.99,
             seed: 42,
@@ -185,7 +236,7 @@ impl Settings {
             s if !(0.0..1.0).contains(&s.label_smoothing) => wrong("--label-smoothing", s.label_smoothing, "in 0..1"),
             s if !(0.0..=1.0).contains(&s.bn_momentum) => wrong("--bn-momentum", s.bn_momentum, "in 0..=1"),
             s if s.nesterov && s.momentum == 0.0 => Err(Error::input("needs a --momentum above 0").at("--nesterov")),
-            _ => Ok(()),
+            _ => self.check_learning(),
         }
     }
 

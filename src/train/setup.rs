@@ -1,5 +1,6 @@
 //! What a run stands on before its first step: images, split, model, weights, folder.
 
+use super::class_weights::class_weights;
 use super::events::{Event, Listener};
 use super::features::Features;
 use super::folder::Folder;
@@ -36,9 +37,12 @@ impl<'a, D: Backend> Setup<'a, D> {
         let file = start_file(settings)?;
         let listing = Listing::read(&settings.data, None)?;
         let spec = settings.spec(listing.classes.len(), file.as_ref().map(|f| f.metadata().profile))?;
-        let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.feature_cache)?;
+        let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.clip(), settings.feature_cache)?;
         trainer.model(settings.batch_size)?;
         let split = choose_split(settings, &listing)?;
+        settings.check_validation(split.val.len())?;
+        let labels = listing.labels();
+        trainer.class_weights = class_weights(&settings.class_weight, &listing.classes, split.train.iter().map(|&i| labels[i]))?;
         let folder = Folder::open(out)?;
         let data = Arc::new(load(settings, &listing, listener)?);
         let warnings = [&listing.warnings[..], &data.warnings, &split.warnings(&data.classes, &data.labels)].concat();
@@ -48,6 +52,11 @@ impl<'a, D: Backend> Setup<'a, D> {
         folder.begin(settings, &data, &split)?;
         let mut setup = Setup { settings, listener, data, split, trainer, folder, features: None };
         setup.announce(&weights)?;
+        if settings.class_weight != "none" {
+            let pairs = setup.data.classes.iter().zip(&setup.trainer.class_weights).map(|(class, w)| format!("{class} {w:.4}"));
+            let line = format!("class weights: {}", pairs.collect::<Vec<_>>().join(", "));
+            listener.on(Event::Note(&line))?;
+        }
         if setup.trainer.keeps_features() {
             setup.features = Some(Arc::new(Features::compute(&mut setup.trainer, &setup.data, settings, listener)?));
         }

@@ -2,7 +2,7 @@
 
 use super::inference::Inference;
 use super::metrics::argmax;
-use super::step::training_graph;
+use super::step::{Clip, gradient_graph, with_update};
 use super::{Optimizer, fill};
 use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -29,6 +29,9 @@ pub struct Trainer<D: Backend> {
     pub inference: Inference<D>,
     spec: Spec,
     optimizer: Optimizer,
+    clip: Clip,
+    /// What a class's images count for in the loss.
+    pub class_weights: Vec<f64>,
     programs: HashMap<usize, Program<D>>,
     /// The input of a step: `features` when those of a frozen backbone are kept, `pixels` otherwise.
     input: &'static str,
@@ -40,11 +43,12 @@ impl<D: Backend> Trainer<D> {
     ///
     /// # Errors
     /// When the model cannot be built.
-    pub fn new(device: D, spec: Spec, optimizer: Optimizer, keep_features: bool) -> Result<Self> {
+    pub fn new(device: D, spec: Spec, optimizer: Optimizer, clip: Clip, keep_features: bool) -> Result<Self> {
         let input = if keep_features && spec.freeze == Freeze::All { "features" } else { "pixels" };
         let inference = Inference::new(&spec);
         let session = Session::new(device)?;
-        Ok(Trainer { session, inference, spec, optimizer, programs: HashMap::new(), input, steps: 0 })
+        let class_weights = vec![1.0; spec.classes];
+        Ok(Trainer { session, inference, spec, optimizer, clip, class_weights, programs: HashMap::new(), input, steps: 0 })
     }
 
     /// What is trained.
@@ -75,7 +79,7 @@ impl<D: Backend> Trainer<D> {
             if self.keeps_features() {
                 model.graph.cut("features")?;
             }
-            let graph = training_graph(&model, &self.optimizer)?;
+            let graph = with_update(gradient_graph(&model)?, &self.optimizer, self.clip)?;
             let program = Program::compile(graph, self.session.device(), Passes::default())?;
             self.programs.insert(batch, program);
         }
@@ -111,7 +115,9 @@ impl<D: Backend> Trainer<D> {
         self.session.reserve(program)?;
         self.session.set(program, "knobs", &knobs[..])?;
         self.session.set(program, self.input, x)?;
-        self.session.run(program, &[("targets", &targets), ("weights", &vec![1.0; n])])?;
+        let weights: Vec<f64> = labels.iter().map(|&label| self.class_weights[label]).collect();
+        self.session.set(program, "weights", &weights[..])?;
+        self.session.run(program, &[("targets", &targets)])?;
         let loss = self.session.get(program, "loss")?[0];
         let probabilities = self.session.get(program, "probabilities")?;
         let correct = probabilities.chunks(classes).zip(labels).filter(|(p, label)| argmax(p) == **label).count();

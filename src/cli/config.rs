@@ -1,0 +1,122 @@
+//! The settings of a run: the defaults of its backbone, overlaid by a config file, overlaid by flags.
+
+use super::device::{DeviceArgs, Name};
+use super::flags::Flags;
+use crate::error::{Error, Result};
+use crate::models::{Backbone, did_you_mean};
+use crate::train::Settings;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use toml::de::DeTable;
+
+/// Resolves what a command was given.
+///
+/// # Errors
+/// No DATA, no backbone; a key of the file that no setting has, or a value of the wrong kind, with its line.
+pub fn settings(data: Option<&Path>, config: Option<&Path>, flags: &Flags, device: &DeviceArgs) -> Result<Settings> {
+    let file = config.map(File::read).transpose()?.unwrap_or_default();
+    let mut given = file.table.clone();
+    given.extend(table(flags)?);
+    if let Some(data) = data {
+        given.insert("data".into(), data.display().to_string().into());
+    }
+    if device.device != Name::Auto {
+        given.insert("device".into(), device.device.to_string().into());
+    }
+    if let Some(threads) = device.threads {
+        given.insert("threads".into(), i64::from(threads).into());
+    }
+    let text = |key: &str| given.get(key).and_then(toml::Value::as_str).map(String::from);
+    let missing = |what: &str, advice: &str| Error::input(format!("{what} is missing")).advise(advice);
+    let data = text("data").ok_or_else(|| missing("DATA", "name the folder of class folders: defrost train DATA ..."))?;
+    let backbone = text("backbone").ok_or_else(|| missing("--backbone", "one of vgg16, xception, inceptionv3, densenet121"))?;
+    let backbone: Backbone = backbone.parse()?;
+    let mut all = table(&Settings::new(PathBuf::from(data), backbone))?;
+    all.extend(given);
+    all.insert("backbone".into(), backbone.name().into());
+    all.try_into().map_err(|e: toml::de::Error| file.wrong_value(&e))
+}
+
+fn table(value: &impl serde::Serialize) -> Result<toml::Table> {
+    toml::Table::try_from(value).map_err(|e| Error::internal(e.to_string()))
+}
+
+/// A config file; empty where none was given.
+#[derive(Default)]
+struct File {
+    path: PathBuf,
+    table: toml::Table,
+    /// The line of each key, from 1.
+    lines: HashMap<String, usize>,
+}
+
+impl File {
+    /// Reads a file and refuses keys that no setting has.
+    fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, &e).at("--config"))?;
+        let unreadable = |e: toml::de::Error| Error::input(e.to_string().trim_end().to_string()).at(path.display());
+        let parsed = DeTable::parse(&text).map_err(unreadable)?;
+        let line = |at: usize| text[..at].lines().count().max(1) + usize::from(text[..at].ends_with('\n'));
+        let lines: HashMap<String, usize> =
+            parsed.get_ref().keys().map(|key| (key.get_ref().to_string(), line(key.span().start))).collect();
+        let file = File { path: path.into(), table: text.parse().map_err(unreadable)?, lines };
+        let known = table(&Settings::new("", Backbone::Vgg16))?;
+        let unknown = file.table.keys().filter(|key| !known.contains_key(*key)).min_by_key(|key| file.lines.get(*key));
+        match unknown {
+            None => Ok(file),
+            Some(key) => {
+                let error = file.at(key, Error::input(format!("there is no setting {key:?}")));
+                let near = did_you_mean(key, known.keys().map(String::as_str));
+                Err(error.advise(near.unwrap_or_else(|| "the settings have the names of the flags: `defrost train --help`".into())))
+            }
+        }
+    }
+
+    /// Names a key's line and the file.
+    fn at(&self, key: &str, error: Error) -> Error {
+        match self.lines.get(key) {
+            Some(line) => error.at(format!("line {line}")).at(self.path.display()),
+            None => error,
+        }
+    }
+
+    /// What was wrong with a value: the parser names the key on a line of its own.
+    fn wrong_value(&self, e: &toml::de::Error) -> Error {
+        let error = Error::input(e.message().to_string());
+        let text = e.to_string();
+        let key = text.lines().find_map(|l| l.strip_prefix("in `")).map(|k| k.trim_end_matches('`').to_string());
+        key.map_or(error.clone(), |key| self.at(&key, error.at(&key)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(name: &str, text: &str) -> String {
+        let path = std::env::temp_dir().join(format!("defrost-config-{name}-{}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        let error = File::read(&path).err().map_or(String::new(), |e| e.to_string());
+        std::fs::remove_file(&path).unwrap();
+        error
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest_name() {
+        for (i, (text, says)) in [
+            ("backbone = \"vgg16\"\nepoch = 3\n", "line 2: there is no setting \"epoch\"\n  did you mean epochs"),
+            ("# epoch\n\n\"epoch\" = 3\n", "line 3: there is no setting \"epoch\""),
+            ("# lrr = 1\nlr = 0.1\n  lrr.x = 3\n", "line 3: there is no setting \"lrr\""),
+            ("text = \"\"\"\nlrr\n\"\"\"\nlr = 1", "line 1: there is no setting \"text\"\n  the settings have the names of the flags"),
+            ("lr = 0.1\n[learning]\nrate = 3\n", "line 2: there is no setting \"learning\""),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let error = refusal(&format!("unknown{i}"), text);
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+        assert_eq!(refusal("known", "lr = 0.1\n\"batch-size\" = 3\n"), "");
+        assert!(refusal("broken", "lr = \n").contains("TOML parse error at line 1"));
+    }
+}

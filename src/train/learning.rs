@@ -1,0 +1,72 @@
+//! What the settings say of how a run learns, as the values that the loop works with.
+
+use super::schedule::{Plateau, Schedule, Shape};
+use super::settings::{ScheduleName, ScoreName, Settings};
+use super::step::Clip;
+use crate::error::{Error, Result};
+
+impl Settings {
+    /// Refuses what makes no sense.
+    pub(super) fn check_learning(&self) -> Result<()> {
+        let wrong = |flag: &str, found: f64, expected: &str| Err(Error::input(format!("{found} is not {expected}")).at(flag));
+        let amount = |x: f64| x.is_finite() && x >= 0.0;
+        let positive = "zero or a positive number";
+        match self {
+            s if !amount(s.clip_norm) => wrong("--clip-norm", s.clip_norm, positive),
+            s if !amount(s.clip_value) => wrong("--clip-value", s.clip_value, positive),
+            s if s.clip_norm > 0.0 && s.clip_value > 0.0 => {
+                Err(Error::input("one kind of clipping excludes the other, as in Keras").at("--clip-value").at("--clip-norm"))
+            }
+            s if !amount(s.warmup_epochs) => wrong("--warmup-epochs", s.warmup_epochs, positive),
+            s if s.warmup_epochs > 0.0 && s.warmup_steps > 0 => {
+                Err(Error::input("the warm-up is given twice").at("--warmup-steps").at("--warmup-epochs"))
+            }
+            s if s.lr_step == 0 => wrong("--lr-step", 0.0, "at least 1"),
+            s if !(s.lr_gamma > 0.0 && s.lr_gamma < 1.0) => wrong("--lr-gamma", s.lr_gamma, "between 0 and 1"),
+            s if !(s.lr_min >= 0.0 && s.lr_min < s.lr) => wrong("--lr-min", s.lr_min, &format!("in 0..{}, the learning rate", s.lr)),
+            s if s.patience == 0 => wrong("--patience", 0.0, "at least 1"),
+            s if !amount(s.min_delta) => wrong("--min-delta", s.min_delta, positive),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what watches a validation that has no images.
+    pub(super) fn check_validation(&self, images: usize) -> Result<()> {
+        let flag = match self {
+            _ if images > 0 => return Ok(()),
+            s if s.schedule == ScheduleName::Plateau => "--schedule plateau",
+            s if s.early_stop > 0 => "--early-stop",
+            _ => return Ok(()),
+        };
+        Err(Error::input("watches the validation, which has no images").at(flag))
+    }
+
+    /// The learning rates of a run with so many steps in an epoch.
+    pub fn schedule(&self, steps_per_epoch: usize) -> Schedule {
+        let all = self.epochs * steps_per_epoch;
+        let warmup = if self.warmup_steps > 0 { self.warmup_steps } else { (self.warmup_epochs * steps_per_epoch as f64).round() as usize };
+        let shape = match self.schedule {
+            ScheduleName::Constant => Shape::Constant,
+            ScheduleName::Step => Shape::Step { epochs: self.lr_step, gamma: self.lr_gamma },
+            ScheduleName::Cosine => Shape::Cosine,
+            ScheduleName::Plateau => Shape::Plateau(Plateau {
+                gamma: self.lr_gamma,
+                patience: self.patience,
+                cooldown: self.cooldown,
+                min_delta: self.min_delta,
+                larger: self.plateau_on == ScoreName::ValAccuracy,
+            }),
+        };
+        let steps = if self.steps > 0 { all.min(self.steps) } else { all };
+        Schedule { shape, lr: self.lr, later: None, min: self.lr_min, warmup, steps_per_epoch, steps }
+    }
+
+    /// What is done to gradients before the optimizer reads them.
+    pub fn clip(&self) -> Clip {
+        match self {
+            s if s.clip_norm > 0.0 => Clip::Norm(s.clip_norm),
+            s if s.clip_value > 0.0 => Clip::Value(s.clip_value),
+            _ => Clip::None,
+        }
+    }
+}
