@@ -1,19 +1,21 @@
-//! All images of a listing, decoded once and held at the network's size.
+//! All images of a listing, decoded once and held at the network's size: in memory, or in a mapped file.
 //!
-//! Decoding costs more than a frozen step and happens once; afterwards an epoch reads memory. Whether that memory is
-//! there is asked before the first file is read.
+//! Decoding costs more than a frozen step and happens once; afterwards an epoch reads what is held. An image has the same
+//! bits wherever that is.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Deref;
+use std::path::Path;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::data::decode::{decode, read_file};
+use crate::data::catalog::Catalog;
 use crate::data::listing::Listing;
-use crate::data::resize::{Resize, resize};
+use crate::data::load::{self, Keep, Loading};
+use crate::data::pixel_cache::{Mapped, hex};
+use crate::data::resize::Resize;
 use crate::error::{Error, Result};
 
 /// How pixels are held: 4 bytes a channel as Keras has them, or 1 byte, rounded.
@@ -74,32 +76,28 @@ impl Options {
     }
 }
 
-/// `[n, size, size, 3]` pixels, 0..=255.
-enum Store {
+/// Where the pixels `[n, size, size, 3]`, 0..=255, are held.
+pub(super) enum Store {
     F32(Vec<f32>),
     U8(Vec<u8>),
+    Mapped(Mapped),
 }
 
-/// Images at the network's size with what is known of each; all lists are in the order that was asked for.
+/// Images at the network's size: a [`Catalog`] with pixels.
 pub struct Dataset {
-    /// Class names; a label is an index into this.
-    pub classes: Vec<String>,
-    /// One label per image.
-    pub labels: Vec<usize>,
-    /// Paths relative to the listing's root, `/` between the parts.
-    pub paths: Vec<String>,
-    /// SHA-256 of each file's bytes, in hex.
-    pub sha256: Vec<String>,
-    /// What a user should know although it is no error.
-    pub warnings: Vec<String>,
+    catalog: Catalog,
     options: Options,
     store: Store,
+    /// The place of each image in the store; bad files leave gaps.
+    places: Vec<usize>,
 }
 
-/// What is learned of one file besides its pixels.
-struct Facts {
-    sha256: String,
-    clipped: bool,
+impl Deref for Dataset {
+    type Target = Catalog;
+
+    fn deref(&self) -> &Catalog {
+        &self.catalog
+    }
 }
 
 impl Dataset {
@@ -112,7 +110,7 @@ impl Dataset {
         images as u64 * options.image_len() as u64 * value
     }
 
-    /// Decodes the files of `listing` at `indices` (all of them, in its order, if `None`) on all cores.
+    /// Decodes the files of `listing` at `indices` (all of them, in its order, if `None`) into memory, on all cores.
     /// `progress(done, total)` is called after each file, from several threads, `done` counting up.
     ///
     /// # Errors
@@ -123,48 +121,16 @@ impl Dataset {
         options: &Options,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Dataset> {
-        let all: Vec<usize> = (0..listing.files.len()).collect();
-        let indices = indices.unwrap_or(&all);
-        if options.size == 0 {
-            return Err(Error::input("an input size of 0 pixels"));
-        }
-        if let Some(index) = indices.iter().find(|&&i| i >= listing.files.len()) {
+        if let Some(index) = indices.unwrap_or_default().iter().find(|&&i| i >= listing.files.len()) {
             return Err(Error::internal(format!("file {index} of a listing of {}", listing.files.len())));
         }
-        let done = AtomicUsize::new(0);
-        let tell = || progress(done.fetch_add(1, Ordering::Relaxed) + 1, indices.len());
-        let values = indices.len() * options.image_len();
-        let (store, facts) = match options.pixels {
-            Pixels::F32 => {
-                let mut pixels = allocate(values)?;
-                let facts = fill(listing, indices, options, &mut pixels, |v| v, tell)?;
-                (Store::F32(pixels), facts)
-            }
-            Pixels::U8 => {
-                let mut pixels = allocate(values)?;
-                let facts = fill(listing, indices, options, &mut pixels, level, tell)?;
-                (Store::U8(pixels), facts)
-            }
-        };
-        Ok(Dataset {
-            classes: listing.classes.clone(),
-            labels: indices.iter().map(|&i| listing.files[i].class).collect(),
-            paths: indices.iter().map(|&i| listing.files[i].name()).collect(),
-            warnings: clipped_warning(listing, indices, &facts).into_iter().collect(),
-            sha256: facts.into_iter().map(|f| f.sha256).collect(),
-            options: *options,
-            store,
-        })
+        let chosen = indices.map(|indices| listing.only(indices));
+        let how = Loading { keep: Keep::Memory, ..Loading::new(*options) };
+        load::load(chosen.as_ref().unwrap_or(listing), &how, &|_, done, total| progress(done, total))
     }
 
-    /// Number of images.
-    pub fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    /// Whether it holds no images.
-    pub fn is_empty(&self) -> bool {
-        self.labels.is_empty()
+    pub(super) fn new(catalog: Catalog, options: Options, store: Store, places: Vec<usize>) -> Dataset {
+        Dataset { catalog, options, store, places }
     }
 
     /// How it was made.
@@ -172,13 +138,26 @@ impl Dataset {
         &self.options
     }
 
+    /// The cache file that holds the pixels, unless they are in memory.
+    pub fn cache_file(&self) -> Option<&Path> {
+        match &self.store {
+            Store::Mapped(mapped) => Some(mapped.path()),
+            _ => None,
+        }
+    }
+
     /// Writes image `index` to `out`, `[size, size, 3]`, 0..=255. Both must fit, as with a slice.
     pub fn copy_image(&self, index: usize, out: &mut [f32]) {
-        let len = self.options.image_len();
-        let range = index * len..(index + 1) * len;
+        let (place, len) = (self.places[index], self.options.image_len());
+        let range = place * len..(place + 1) * len;
+        let widen = |out: &mut [f32], bytes: &[u8]| out.iter_mut().zip(bytes).for_each(|(o, &v)| *o = f32::from(v));
         match &self.store {
             Store::F32(pixels) => out.copy_from_slice(&pixels[range]),
-            Store::U8(pixels) => out.iter_mut().zip(&pixels[range]).for_each(|(o, &v)| *o = f32::from(v)),
+            Store::U8(pixels) => widen(out, &pixels[range]),
+            Store::Mapped(mapped) => match self.options.pixels {
+                Pixels::F32 => out.copy_from_slice(bytemuck::cast_slice(mapped.image(place))),
+                Pixels::U8 => widen(out, mapped.image(place)),
+            },
         }
     }
 }
@@ -186,66 +165,6 @@ impl Dataset {
 /// The nearest grey level.
 pub fn level(v: f32) -> u8 {
     (v + 0.5) as u8
-}
-
-/// Zeros, or an error that says how many bytes were missing.
-fn allocate<T: Clone + Default>(values: usize) -> Result<Vec<T>> {
-    let bytes = (values * size_of::<T>()) as u64;
-    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-    let refuse = |why: String| {
-        Error::machine(format!("the pixels take {:.1} GiB of memory, {why}", gib(bytes)))
-            .advise("--pixels u8 takes a quarter of it; a smaller --input-size less still")
-    };
-    if let Some(free) = available_memory().filter(|&free| bytes > free) {
-        return Err(refuse(format!("{:.1} GiB are free", gib(free))));
-    }
-    let mut zeros = Vec::new();
-    zeros.try_reserve_exact(values).map_err(|_| refuse("which the system does not give".into()))?;
-    zeros.resize(values, T::default());
-    Ok(zeros)
-}
-
-/// Bytes that can be had without swapping, where the system says so: Linux hands out more than it has and ends the
-/// program when it is used.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
-/// Decodes every file into its place in `pixels`, through `store`; the facts are in the order of `indices`.
-fn fill<T: Send>(
-    listing: &Listing,
-    indices: &[usize],
-    options: &Options,
-    pixels: &mut [T],
-    store: impl Fn(f32) -> T + Sync,
-    tell: impl Fn() + Sync,
-) -> Result<Vec<Facts>> {
-    let results: Vec<Result<Facts>> = pixels
-        .par_chunks_exact_mut(options.image_len())
-        .zip(indices)
-        .map(|(place, &index)| {
-            let bytes = read_file(&listing.full_path(index))?;
-            let rgb = decode(&bytes, options.exif)?;
-            let values = resize(&rgb, options.size, options.size, options.resize);
-            place.iter_mut().zip(values).for_each(|(p, v)| *p = store(v));
-            tell();
-            Ok(Facts { sha256: sha256_hex(&bytes), clipped: rgb.clipped })
-        })
-        .collect();
-    let bad: Vec<String> = results
-        .iter()
-        .zip(indices)
-        .filter_map(|(result, &i)| result.as_ref().err().map(|e| format!("{}: {}", listing.files[i].name(), e.what())))
-        .collect();
-    if !bad.is_empty() {
-        return Err(Error::input(format!("{} of {} images cannot be read\n  {}", bad.len(), indices.len(), bad.join("\n  ")))
-            .at(listing.root.display())
-            .advise("mend or remove them"));
-    }
-    results.into_iter().collect()
 }
 
 /// Pairs of images with the same bytes, one of `a` at `in_a`, one of `b` at `in_b`: what a validation set shares with
@@ -257,16 +176,7 @@ pub fn same_bytes(a: &Dataset, in_a: &[usize], b: &Dataset, in_b: &[usize]) -> V
 
 /// SHA-256 of a file's bytes, in hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn clipped_warning(listing: &Listing, indices: &[usize], facts: &[Facts]) -> Option<String> {
-    let mut clipped = facts.iter().zip(indices).filter(|(f, _)| f.clipped).map(|(_, &i)| listing.files[i].name());
-    let first = clipped.next()?;
-    Some(format!(
-        "{} images are 16-bit gray with values above 255, which become white as in Pillow (first: {first}); convert them to 8 bits",
-        clipped.count() + 1
-    ))
+    hex(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]
@@ -331,7 +241,7 @@ mod tests {
         f.write("b/3.png", gray.get_ref());
         let data = Dataset::load(&Listing::read(f.path(), None).unwrap(), None, &Options::keras(2), &|_, _| ()).unwrap();
         assert_eq!(same_bytes(&data, &[0, 1], &data, &[2, 3, 4]), [(0, 3)]);
-        assert!(data.warnings.len() == 1 && data.warnings[0].contains("(first: b/3.png)"), "{:?}", data.warnings);
+        assert_eq!(data.portraits.iter().map(|p| p.clipped).collect::<Vec<_>>(), [false, false, false, false, true]);
     }
 
     #[test]
@@ -346,13 +256,6 @@ mod tests {
         for part in ["2 of 5 images", "a/empty.jpg: the file is empty", "b/page.png: the content is a web page"] {
             assert!(text.contains(part), "{text}");
         }
-    }
-
-    #[test]
-    fn too_little_memory_is_an_error_of_the_machine() {
-        let e = allocate::<f32>(1 << 50).err().unwrap();
-        assert_eq!(e.exit_code(), 3);
-        assert!(e.to_string().contains("--pixels u8"), "{e}");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Listing {
     pub classes: Vec<String>,
     /// All images, class by class.
     pub files: Vec<Entry>,
+    /// From which file on they lie in a folder of their own for validation, if there is one.
+    pub val_from: Option<usize>,
     /// What a user should know although it is no error: a class without images, images outside any class.
     pub warnings: Vec<String>,
 }
@@ -79,7 +81,7 @@ impl Listing {
         if stray > 0 {
             warnings.push(format!("{stray} images lie outside the class folders and are not used"));
         }
-        Ok(Listing { root: root.to_path_buf(), classes, files, warnings })
+        Ok(Listing { root: root.to_path_buf(), classes, files, val_from: None, warnings })
     }
 
     /// Lists a separate validation folder, whose class folders must be exactly those of `self`; labels agree with it.
@@ -96,6 +98,13 @@ impl Listing {
             return Err(Error::input(format!("its classes are not those of the training folder ({})", parts.join("; "))).at(root.display()));
         }
         Listing::read(root, Some(&self.classes))
+    }
+
+    /// The listing of some of its files, in the order of their indices.
+    pub fn only(&self, indices: &[usize]) -> Listing {
+        let files = indices.iter().map(|&i| self.files[i].clone()).collect();
+        let val_from = self.val_from.map(|from| indices.iter().filter(|&&i| i < from).count());
+        Listing { files, val_from, ..self.clone() }
     }
 
     /// Labels of all files, in order.

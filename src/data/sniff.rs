@@ -2,6 +2,10 @@
 //!
 //! A name says little: downloads are cut short, and a `.jpg` is often a PNG, a WebP or an error page.
 
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
 use crate::error::{Error, Result};
 
 /// The formats that are read.
@@ -15,6 +19,38 @@ pub enum Format {
     Gif,
     /// Uncompressed and run-length coded.
     Bmp,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Format; 4] = [Format::Jpeg, Format::Png, Format::Gif, Format::Bmp];
+
+    /// What the names of such files end in, after the dot.
+    pub fn endings(self) -> &'static [&'static str] {
+        match self {
+            Format::Jpeg => &["jpg", "jpeg"],
+            Format::Png => &["png"],
+            Format::Gif => &["gif"],
+            Format::Bmp => &["bmp"],
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Jpeg => "JPEG",
+            Format::Png => "PNG",
+            Format::Gif => "GIF",
+            Format::Bmp => "BMP",
+        })
+    }
+}
+
+impl Serialize for Format {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// The format by its first bytes.

@@ -6,6 +6,7 @@ use super::features::Features;
 use super::folder::Folder;
 use super::settings::{Settings, SplitName};
 use super::trainer::Trainer;
+use crate::data::check::Report;
 use crate::data::dataset::Dataset;
 use crate::data::listing::Listing;
 use crate::data::split::{Split, keras_split, stratified_split};
@@ -45,8 +46,8 @@ impl<'a, D: Backend> Setup<'a, D> {
         trainer.class_weights = class_weights(&settings.class_weight, &listing.classes, split.train.iter().map(|&i| labels[i]))?;
         let folder = Folder::open(out)?;
         let data = Arc::new(load(settings, &listing, listener)?);
-        let warnings = [&listing.warnings[..], &data.warnings, &split.warnings(&data.classes, &data.labels)].concat();
-        warnings.iter().try_for_each(|w| listener.on(Event::Warning(w)))?;
+        let report = Report::new(&data, &split, None, [&listing.warnings[..], &data.warnings].concat());
+        report.sentences().iter().try_for_each(|w| listener.on(Event::Warning(w)))?;
         let batch = settings.batch_size.min(split.train.len());
         let weights = trainer.start(batch, file.as_ref(), &data.classes, settings.seed)?;
         folder.begin(settings, &data, &split)?;
