@@ -15,6 +15,7 @@ pub mod device;
 pub mod error;
 pub mod exec;
 pub mod ir;
+pub mod metrics;
 pub mod models;
 pub mod ops;
 pub mod pass;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom to the top; those on one line do not know of each other.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
     &["error"],
     &["base"],
     &["device"],
@@ -16,6 +16,7 @@ const LAYERS: [&[&str]; 13] = [
     &["selftest", "data"],
     &["weights"],
     &["models"],
+    &["metrics"],
     &["report", "profile"],
     &["train"],
     &["cli"],

@@ -201,10 +201,13 @@ fn flags_that_contradict_the_model_are_obeyed_with_a_warning() {
 fn evaluate_measures_what_predict_predicts() {
     let f = Folder::new("evaluate");
     let record = f.json(&["evaluate", "m.safetensors", "data", "--json", "--csv", "out.csv"], 0);
-    let keys = ["accuracy", "auroc_macro", "balanced_accuracy", "classes", "confusion", "images", "loss", "mcc"];
-    let mut found: Vec<&String> = record.as_object().unwrap().keys().collect();
-    found.sort();
-    assert_eq!(found, keys);
+    for key in ["accuracy", "auroc_macro", "balanced_accuracy", "brier", "classes", "confusion", "ece", "images", "loss", "mcc"] {
+        assert!(!record[key].is_null(), "{key}");
+    }
+    for key in ["name", "precision", "recall", "sensitivity", "specificity", "f1", "auroc", "support"] {
+        assert!(record["classes"][0].as_object().unwrap().contains_key(key), "{key}");
+    }
+    assert_eq!((&record["intervals"]["resamples"], &record["intervals"]["unit"]), (&2000.into(), &"image".into()));
     assert_eq!((&record["images"], &record["classes"][1]["name"], &record["classes"][1]["support"]), (&6.into(), &"b".into(), &2.into()));
 
     let predicted = f.json(&["predict", "m.safetensors", "data", "--json"], 0);
@@ -223,7 +226,33 @@ fn evaluate_measures_what_predict_predicts() {
     assert!((record["loss"].as_f64().unwrap() - loss).abs() < 1e-6);
     let text = f.stdout(&["evaluate", "m.safetensors", "data", "--batch-size", "1"], 0);
     let accuracy = text.lines().find(|line| line.starts_with("accuracy ")).unwrap();
-    assert!(accuracy.ends_with(&format!(" {:.4}", hits as f64 / 6.0)) && text.contains("true \\ predicted"), "{text}");
+    let [low, high] = [0, 1].map(|end| record["intervals"]["accuracy"][end].as_f64().unwrap());
+    assert!(accuracy.ends_with(&format!(" {:.4}  {low:.4} to {high:.4}", hits as f64 / 6.0)), "{text}");
+    // The worst first, as in the JSON.
+    let worst: Vec<&str> = record["worst"].as_array().unwrap().iter().map(|w| w["path"].as_str().unwrap()).collect();
+    let listed = text.lines().skip_while(|l| !l.starts_with("worst-scored images")).skip(2).map(|l| l.split(' ').next().unwrap());
+    assert_eq!(listed.collect::<Vec<_>>(), worst);
+    let loss = |w: &Value| w["loss"].as_f64().unwrap();
+    assert!(worst.len() == 6 && record["worst"].as_array().unwrap().windows(2).all(|w| loss(&w[0]) >= loss(&w[1])));
+}
+
+#[test]
+fn groups_widen_the_intervals_and_a_folder_holds_the_pictures() {
+    let f = Folder::new("groups");
+    f.image("data/b/3.png", 11);
+    let base = ["evaluate", "m.safetensors", "data", "--json"];
+    let error = f.stderr(&[&base[..], &["--group-regex", "/([12])"]].concat(), 2);
+    assert!(error.contains("--group-regex") && error.contains("b/3.png"), "{error}");
+    let record = f.json(&[&base[..], &["--group-regex", "/([123])"]].concat(), 0);
+    assert_eq!((&record["intervals"]["unit"], &record["intervals"]["units"]), (&"group".into(), &3.into()));
+    let rows: String = ["a/1", "a/2", "b/1", "b/2", "b/3", "c/1", "c/2"].iter().map(|p| format!("{p}.png,one\n")).collect();
+    std::fs::write(f.at("groups.csv"), format!("path,group\n{rows}")).unwrap();
+    let record = f.json(&[&base[..], &["--group-csv", "groups.csv", "--out", "report/external"]].concat(), 0);
+    assert!(record["intervals"].is_null(), "one group has no intervals");
+    let read = |name: &str| std::fs::read_to_string(f.at(&format!("report/external/{name}"))).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&read("metrics.json")).unwrap(), record);
+    assert_eq!(read("predictions.csv").lines().count(), 8);
+    assert!(["confusion.svg", "reliability.svg"].iter().all(|name| read(name).starts_with("<svg")));
 }
 
 #[test]
@@ -256,7 +285,7 @@ fn classes_in_another_order_than_the_folders_keep_their_labels() {
     write_model(&f.at("cab.safetensors"), Backbone::Vgg16, 32, &["c", "a", "b"], DType::F32);
     f.stdout(&["evaluate", "cab.safetensors", "data", "--csv", "out.csv"], 0);
     let csv = std::fs::read_to_string(f.at("out.csv")).unwrap();
-    assert!(csv.starts_with("path,label,predicted,c,a,b\na/1.png,a,"), "{csv}");
+    assert!(csv.starts_with("path,label,predicted,c,a,b\nc/1.png,c,"), "{csv}");
 }
 
 #[test]

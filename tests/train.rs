@@ -66,9 +66,17 @@ fn a_run_leaves_all_its_files_and_can_be_repeated_from_its_config() {
     let data = Data::new("files");
     ok(data.train("a", &[&VGG[..], &["--momentum", "0.9", "--batch-size", "6"]].concat()));
     let a = data.path("a");
-    for name in
-        ["config.toml", "split.csv", "history.csv", "steps.csv", "metrics.json", "predictions_val.csv", "curves.svg", "confusion.svg"]
-    {
+    for name in [
+        "config.toml",
+        "split.csv",
+        "history.csv",
+        "steps.csv",
+        "metrics.json",
+        "predictions_val.csv",
+        "curves.svg",
+        "confusion.svg",
+        "reliability.svg",
+    ] {
         assert!(a.join(name).exists(), "{name}");
     }
     let history = fs::read_to_string(a.join("history.csv")).unwrap();
@@ -79,6 +87,14 @@ fn a_run_leaves_all_its_files_and_can_be_repeated_from_its_config() {
     let split = fs::read_to_string(a.join("split.csv")).unwrap();
     assert_eq!(split.lines().next().unwrap(), "path,class,subset,sha256");
     assert_eq!(split.lines().filter(|l| l.contains(",val,")).count(), 4);
+
+    // What the run says of its best model is, bit by bit, what the model says afterwards.
+    let (model, photos, csv) = (a.join("best.safetensors"), data.path("photos"), data.path("again.csv"));
+    let [model, photos, csv_path] = [&model, &photos, &csv].map(|p| p.to_str().unwrap());
+    let again = defrost(&["evaluate", model, photos, "--subset", "val", "--json", "--csv", csv_path]);
+    let json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+    assert_eq!(json(&again.stdout), json(&bytes(&a.join("metrics.json"))));
+    assert_eq!(bytes(&csv), bytes(&a.join("predictions_val.csv")));
 
     let (config, out) = (a.join("config.toml"), data.path("b"));
     ok(defrost(&["train", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()]));

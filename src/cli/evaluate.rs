@@ -1,16 +1,18 @@
 //! `defrost evaluate`: how good a model is on a folder of class folders.
 
 use super::device::on_device;
-use super::evaluate_text::{predictions, text};
+use super::evaluate_text::text;
 use super::model_args::{Clipped, ModelArgs, Ready, counter};
 use super::output;
+use crate::data::groups::{groups_by_csv, groups_by_pattern};
 use crate::data::listing::Listing;
 use crate::data::split_file::{self, Row};
 use crate::data::stream::{Portion, Stream};
 use crate::error::{Error, Result};
+use crate::metrics::{Metrics, Predictions};
 use crate::ops::Backend;
-use crate::train::metrics::{Metrics, cross_entropy};
-use crate::train::{Opened, Outputs};
+use crate::report;
+use crate::train::Opened;
 use crate::weights::{ModelFile, replace_file};
 use clap::ValueEnum;
 use std::collections::{HashMap, HashSet};
@@ -36,12 +38,22 @@ pub struct Args {
     /// The split.csv of a run [default: the one beside the model]
     #[arg(long, value_name = "FILE")]
     split: Option<PathBuf>,
-    /// Print {loss, accuracy, balanced_accuracy, mcc, auroc_macro, images, classes, confusion}; confusion[true][predicted]
+    /// Draw whole groups for the intervals: the group of an image is what this pattern captures in CLASS/FILE
+    #[arg(long, value_name = "PATTERN", conflicts_with = "group_csv")]
+    group_regex: Option<String>,
+    /// Draw whole groups for the intervals, as a file with the columns path,group names them
+    #[arg(long, value_name = "FILE")]
+    group_csv: Option<PathBuf>,
+    /// Print {loss, accuracy, balanced_accuracy, mcc, auroc_macro, brier, ece, images, classes, confusion, intervals, worst, ...};
+    /// confusion[true][predicted]
     #[arg(long)]
     json: bool,
-    /// Write path,label,predicted and the probability of each class for every image
+    /// Write path,label,predicted and the probability of each class for every image, in the order of DATA
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Write metrics.json, predictions.csv, confusion.svg and reliability.svg to a folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -49,19 +61,6 @@ enum Subset {
     All,
     Val,
     Train,
-}
-
-/// The images that are evaluated, and what came out for them, in the same order.
-#[derive(Default)]
-pub(super) struct Evaluated {
-    pub classes: Vec<String>,
-    /// Relative to DATA.
-    pub paths: Vec<String>,
-    pub labels: Vec<usize>,
-    /// `[n, classes]`.
-    pub probabilities: Vec<f64>,
-    losses: Vec<f64>,
-    sha256: Vec<String>,
 }
 
 /// Evaluates; images that cannot be read make it an error, since a measure of the rest would mislead.
@@ -73,22 +72,50 @@ pub fn run(args: Args) -> Result<()> {
     let chosen = choose(&listing, args.subset, split.as_deref().unwrap_or_default())?;
     let files = chosen.iter().map(|&i| Ok(listing.full_path(i))).collect();
     let batch = args.model.batch(chosen.len());
-    let mut found = Evaluated {
+    let mut found = Predictions {
         classes: listing.classes.clone(),
         paths: chosen.iter().map(|&i| listing.files[i].name()).collect(),
         labels: chosen.iter().map(|&i| listing.files[i].class).collect(),
-        ..Evaluated::default()
+        groups: args.groups(&listing, &chosen)?,
+        ..Predictions::default()
     };
-    on_device!(args.model.device.open()?, d => {
+    let sha256 = on_device!(args.model.device.open()?, d => {
         let opened = Opened::new(&file, &spec, d, batch)?;
         evaluate(opened, Stream::new(files, images, batch)?, &mut found, &args.data)
     })?;
-    warn_of_split(&found, args.subset, &split.unwrap_or_default());
-    let metrics = Metrics::new(&found.classes, &found.labels, &found.probabilities, &found.losses)?;
+    warn_of_split(&found.paths, &sha256, args.subset, &split.unwrap_or_default());
+    let metrics = Metrics::new(&found)?;
     if let Some(path) = &args.csv {
-        replace_file(path, |file| file.write_all(predictions(&found).as_bytes()))?;
+        replace_file(path, |file| file.write_all(found.to_csv().as_bytes()))?;
+    }
+    if let Some(folder) = &args.out {
+        write_folder(folder, &found, &metrics)?;
     }
     if args.json { output::json(&metrics) } else { output::print(&text(&metrics)) }
+}
+
+impl Args {
+    /// The group of each chosen image, where a flag says how to know it.
+    fn groups(&self, listing: &Listing, chosen: &[usize]) -> Result<Option<Vec<String>>> {
+        let paths = || chosen.iter().map(|&i| listing.files[i].path.as_path());
+        match (&self.group_regex, &self.group_csv) {
+            (Some(pattern), _) => groups_by_pattern(paths(), pattern).map_err(|e| e.at("--group-regex")).map(Some),
+            (None, Some(file)) => groups_by_csv(paths(), file).map_err(|e| e.at("--group-csv")).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Writes `metrics.json`, `predictions.csv`, `confusion.svg` and `reliability.svg`.
+fn write_folder(folder: &Path, found: &Predictions, metrics: &Metrics) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e).at("--out"))?;
+    let write = |name: &str, text: String| replace_file(&folder.join(name), |file| file.write_all(text.as_bytes()));
+    let title = format!("{} images", report::grouped(found.len() as u64));
+    let json = serde_json::to_string_pretty(metrics).map_err(|e| Error::internal(format!("a record is not JSON: {e}")))?;
+    write("metrics.json", json + "\n")?;
+    write("predictions.csv", found.to_csv())?;
+    write("confusion.svg", report::confusion(&title, &found.classes, &metrics.confusion))?;
+    write("reliability.svg", report::reliability(&title, &metrics.calibration))
 }
 
 /// The images of DATA, labelled in the model's order of classes.
@@ -152,29 +179,24 @@ fn choose(listing: &Listing, subset: Subset, split: &[Row]) -> Result<Vec<usize>
     Ok(chosen)
 }
 
-/// Runs all images. From the first one that cannot be read on nothing is computed, only the others that are bad are named.
-fn evaluate<D: Backend>(mut model: Opened<D>, stream: Stream, found: &mut Evaluated, data: &Path) -> Result<()> {
+/// Runs all images and returns the hashes of their bytes. From the first one that cannot be read on nothing is computed, only the others that are bad are named.
+fn evaluate<D: Backend>(mut model: Opened<D>, stream: Stream, found: &mut Predictions, data: &Path) -> Result<Vec<String>> {
     let bar = counter(found.paths.len(), true);
-    let (mut bad, mut clipped, mut position) = (Vec::new(), Clipped::default(), 0);
+    let (mut bad, mut sha256, mut clipped, mut position) = (Vec::new(), Vec::new(), Clipped::default(), 0);
     for Portion { pixels, files } in stream {
         bar.inc(files.len() as u64);
-        let mut labels = Vec::with_capacity(files.len());
         for file in files {
             match file {
                 Ok(facts) => {
                     clipped.note(&found.paths[position], &facts);
-                    labels.push(found.labels[position]);
-                    found.sha256.push(facts.sha256);
+                    sha256.push(facts.sha256);
                 }
                 Err(error) => bad.push(format!("{}: {}", found.paths[position], error.what())),
             }
             position += 1;
         }
         if bad.is_empty() {
-            let Outputs { logits, probabilities } = model.outputs(&pixels)?;
-            let rows = logits.chunks_exact(found.classes.len());
-            found.losses.extend(rows.zip(&labels).map(|(row, &label)| cross_entropy(row, label)));
-            found.probabilities.extend(probabilities);
+            found.push(&model.outputs(&pixels)?.logits);
         }
     }
     bar.finish_and_clear();
@@ -185,17 +207,17 @@ fn evaluate<D: Backend>(mut model: Opened<D>, stream: Stream, found: &mut Evalua
             .advise("mend or remove them"));
     }
     match found.losses.iter().chain(&found.probabilities).all(|x| x.is_finite()) {
-        true => Ok(()),
+        true => Ok(sha256),
         false => Err(Error::input("the model's outputs are not finite numbers").advise("the model is damaged, or its training diverged")),
     }
 }
 
 /// Warns of images that the model was trained on, and of images that are no longer what they were in the run.
-fn warn_of_split(found: &Evaluated, subset: Subset, split: &[Row]) {
+fn warn_of_split(paths: &[String], sha256: &[String], subset: Subset, split: &[Row]) {
     let trained: HashSet<&str> = split.iter().filter(|row| row.subset == "train").map(|row| row.sha256.as_str()).collect();
-    let count = found.sha256.iter().filter(|hash| trained.contains(hash.as_str())).count();
+    let count = sha256.iter().filter(|hash| trained.contains(hash.as_str())).count();
     if count > 0 && subset != Subset::Train {
-        let total = found.sha256.len();
+        let total = sha256.len();
         output::warn(&format!(
             "the model was trained on {count} of these {total} images, so the numbers flatter it; --subset val leaves them out"
         ));
@@ -203,7 +225,7 @@ fn warn_of_split(found: &Evaluated, subset: Subset, split: &[Row]) {
     if subset != Subset::All {
         let before: HashMap<&str, &str> = split.iter().map(|row| (row.path.as_str(), row.sha256.as_str())).collect();
         let same = |(path, hash): &(&String, &String)| before.get(path.as_str()).is_none_or(|old| *old == hash.as_str());
-        let changed: Vec<_> = found.paths.iter().zip(&found.sha256).filter(|pair| !same(pair)).collect();
+        let changed: Vec<_> = paths.iter().zip(sha256).filter(|pair| !same(pair)).collect();
         if let Some((first, _)) = changed.first() {
             output::warn(&format!("{} images have changed since the run (first: {first})", changed.len()));
         }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
   defrost train photos --backbone densenet121 --weights runs/1/best.safetensors --freeze all --out runs/2
   defrost train --config runs/1/config.toml --out runs/again
 
-RUN then holds the best and the last model, history.csv, steps.csv, split.csv, config.toml, and of the best model\nmetrics.json, predictions_val.csv, confusion.svg and curves.svg.")]
+RUN then holds the best and the last model, history.csv, steps.csv, split.csv, config.toml, and of the best model\nmetrics.json, predictions_val.csv, confusion.svg, reliability.svg and curves.svg.")]
 pub struct Args {
     /// The folder of class folders
     #[arg(value_name = "DATA")]

@@ -3,11 +3,13 @@
 
 mod confusion;
 mod curves;
+mod reliability;
 mod svg;
 mod table;
 mod units;
 
 pub use confusion::confusion;
 pub use curves::{Epoch, curves};
+pub use reliability::reliability;
 pub use table::{Align, Table};
 pub use units::{bytes, flops, grouped};

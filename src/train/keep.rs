@@ -24,7 +24,7 @@ impl<D: Backend> Run<'_, D> {
         folder.model("last.safetensors", session, program, &metadata)?;
         if better {
             folder.model("best.safetensors", session, program, &metadata)?;
-            validation.map_or(Ok(()), |v| v.write(folder, &self.setup.data))?;
+            validation.map_or(Ok(()), |v| v.write(folder))?;
             self.at.best = row.epoch;
             listener.on(Event::Best { row: &row })?;
         }

@@ -1,7 +1,7 @@
 //! Training: a graph with its backward pass and optimizer, a loop that emits events, and the files of a run.
 //!
 //! Reading order: [`step`] (one step as a graph), [`trainer`] (its programs), [`setup`] (what a run stands on), [`run`] (the loop),
-//! [`keep`] (what an epoch leaves), [`folder`] (the files); then [`opened`] (a model file in use) and [`metrics`].
+//! [`keep`] (what an epoch leaves), [`folder`] (the files); then [`opened`] (a model file in use).
 
 pub mod class_weights;
 pub mod events;
@@ -10,7 +10,6 @@ pub mod folder;
 pub mod inference;
 mod keep;
 mod learning;
-pub mod metrics;
 pub mod opened;
 pub mod position;
 pub mod run;
@@ -23,7 +22,6 @@ pub mod validation;
 
 pub use events::{Event, Listener};
 pub use inference::{Inference, fill};
-pub use metrics::Metrics;
 pub use opened::{Opened, Outputs};
 pub use run::{Run, Summary, train};
 pub use settings::Settings;

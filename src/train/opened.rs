@@ -5,6 +5,7 @@ use crate::data::dataset::Options;
 use crate::device::Arena;
 use crate::error::{Error, Result};
 use crate::exec::{Program, Session};
+use crate::metrics::softmax;
 use crate::models::Spec;
 use crate::ops::Backend;
 use crate::weights::{Matched, Metadata, ModelFile, Request, Source};
@@ -13,7 +14,7 @@ use crate::weights::{Matched, Metadata, ModelFile, Request, Source};
 pub struct Opened<D: Backend> {
     session: Session<D>,
     inference: Inference<D>,
-    image_len: usize,
+    classes: usize,
     mapped: bool,
 }
 
@@ -22,7 +23,7 @@ pub struct Opened<D: Backend> {
 pub struct Outputs {
     /// `[n, classes]`.
     pub logits: Vec<f64>,
-    /// `[n, classes]`: the softmax of the logits.
+    /// `[n, classes]`: the softmax of the logits, in f64.
     pub probabilities: Vec<f64>,
 }
 
@@ -86,7 +87,7 @@ impl<D: Backend> Opened<D> {
         if !mapped {
             fill(&mut session, program, Some((file, request)), 0)?;
         }
-        Ok(Opened { session, inference, image_len: spec.size * spec.size * 3, mapped })
+        Ok(Opened { session, inference, classes: spec.classes, mapped })
     }
 
     /// Whether the weights are the file's own pages, and not a copy.
@@ -108,8 +109,8 @@ impl<D: Backend> Opened<D> {
             return Ok(Outputs { logits: Vec::new(), probabilities: Vec::new() });
         }
         let logits = self.inference.batch(&mut self.session, "logits", pixels)?;
-        let program = self.inference.program(self.session.device(), pixels.len() / self.image_len)?;
-        Ok(Outputs { logits, probabilities: self.session.get(program, "probabilities")? })
+        let probabilities = logits.chunks_exact(self.classes).flat_map(softmax).collect();
+        Ok(Outputs { logits, probabilities })
     }
 }
 

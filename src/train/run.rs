@@ -140,7 +140,9 @@ impl<D: Backend> Run<'_, D> {
     /// The validation images through the network, in inference mode; `None` if there are none.
     fn validate(&mut self) -> Result<Option<Validation>> {
         let Setup { settings, listener, data, split, trainer, features, .. } = &mut self.setup;
-        let (indices, total) = (split.val.clone(), split.val.len());
+        let (mut indices, total) = (split.val.clone(), split.val.len());
+        // In the order of the listing, as `evaluate` has them.
+        indices.sort_unstable();
         if indices.is_empty() {
             return Ok(None);
         }
@@ -151,11 +153,11 @@ impl<D: Backend> Run<'_, D> {
                 trainer.logits(data, &indices, settings.val_batch_size, &mut tell)?
             }
         };
-        Ok(Some(Validation { indices, logits }))
+        Ok(Some(Validation::new(&self.setup.data, &indices, &logits)))
     }
 
     fn row(&self, validation: Option<&Validation>, seconds: f64) -> Row {
-        let (at, scores) = (&self.at, validation.map(|v| v.scores(&self.setup.data)));
+        let (at, scores) = (&self.at, validation.map(Validation::scores));
         Row {
             epoch: at.epoch,
             loss: at.sums.loss(),

@@ -1,12 +1,12 @@
 //! One model in training on one device: its programs and its weights.
 
 use super::inference::Inference;
-use super::metrics::argmax;
 use super::step::{Clip, gradient_graph, with_update};
 use super::{Optimizer, fill};
 use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::exec::{Host, Passes, Program, Session};
+use crate::metrics::argmax;
 use crate::models::{Freeze, Model, Spec};
 use crate::ops::Backend;
 use crate::ops::sgd::KNOBS;
