@@ -17,12 +17,13 @@ mod matching;
 mod open;
 mod profile;
 mod save;
+pub mod torch;
 
 pub use cache::{folder, imagenet};
 pub use format::{Metadata, ModelFile, VERSION};
 pub use init::Draw;
 pub use manifest::{Official, official};
 pub use matching::{Head, Matched, Request, Source};
-pub use open::{Tensor, TensorFile};
+pub use open::{AnyTensor, Tensor, TensorFile};
 pub use profile::Profile;
 pub use save::{Entry, replace_file, save, save_tensors};

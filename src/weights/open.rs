@@ -63,12 +63,49 @@ impl Tensor<'_> {
     }
 }
 
+/// One tensor of a file that another program wrote, of any element type.
+#[derive(Clone, Copy, Debug)]
+pub struct AnyTensor<'a> {
+    pub shape: &'a [usize],
+    dtype: Dtype,
+    bytes: &'a [u8],
+}
+
+impl AnyTensor<'_> {
+    /// The elements of any float type as f32; f64 are rounded.
+    ///
+    /// # Errors
+    /// Elements that are no floats, in words; the caller names the tensor.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        let pairs = || self.bytes.as_chunks::<2>().0.iter().copied();
+        Ok(match self.dtype {
+            Dtype::F64 => self.bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+            Dtype::F32 => self.bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Dtype::F16 => pairs().map(|b| half::f16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::BF16 => pairs().map(|b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+            other => return Err(Error::input(format!("has elements of type {other:?}, expected floats"))),
+        })
+    }
+}
+
 impl TensorFile {
     /// Maps a file and checks its header: offsets in order and without gaps, sizes that fit shapes, the file's length, dtypes.
     ///
     /// # Errors
     /// See [`super::ModelFile::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let file = Self::open_any(path)?;
+        for name in &file.names {
+            file.tensor(name)?;
+        }
+        Ok(file)
+    }
+
+    /// Like [`TensorFile::open`], for files of other programs: tensors may be of any type and are read by [`TensorFile::any`].
+    ///
+    /// # Errors
+    /// See [`super::ModelFile::open`].
+    pub fn open_any(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|e| Error::io(path, &e))?;
         let metadata = file.metadata().map_err(|e| Error::io(path, &e))?;
@@ -80,11 +117,7 @@ impl TensorFile {
         let (header_len, header) = SafeTensors::read_metadata(&map).map_err(|e| explain(&map, e).at(path.display()))?;
         let (names, data_offset) = (header.offset_keys(), 8 + header_len);
         let positions = names.iter().cloned().zip(0..).collect();
-        let file = TensorFile { path: path.to_path_buf(), file, map, header, names, positions, data_offset };
-        for name in &file.names {
-            file.tensor(name)?;
-        }
-        Ok(file)
+        Ok(TensorFile { path: path.to_path_buf(), file, map, header, names, positions, data_offset })
     }
 
     /// The file's path.
@@ -134,6 +167,16 @@ impl TensorFile {
         let (start, end) = info.data_offsets;
         let (offset, end) = (self.data_offset + start, self.data_offset + end);
         Ok(Tensor { name: &self.names[position], dtype, shape: &info.shape, bytes: &self.map[offset..end], offset })
+    }
+
+    /// A tensor of any type by name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn any(&self, name: &str) -> Result<AnyTensor<'_>> {
+        let info = self.header.info(name).ok_or_else(|| self.error(name, "the file has no such tensor"))?;
+        let (start, end) = info.data_offsets;
+        Ok(AnyTensor { shape: &info.shape, dtype: info.dtype, bytes: &self.map[self.data_offset + start..self.data_offset + end] })
     }
 
     /// An error about a tensor of this file.
