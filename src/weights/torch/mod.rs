@@ -117,7 +117,9 @@ impl<'f> TorchFile<'f> {
             }
             let Some((_, note)) = network.dropped.iter().find(|(start, _)| name.starts_with(start)) else {
                 let what = format!("{} has no such weight", network.origin);
-                return Err(file.error(original, what).advise("other depths and variants, batch norm in VGG among them, are other networks"));
+                return Err(file
+                    .error(original, what)
+                    .advise("other depths and variants, batch norm in VGG among them, are other networks"));
             };
             if !notes.iter().any(|n| n == note) {
                 notes.push((*note).into());
