@@ -10,6 +10,7 @@ mod evaluate;
 mod evaluate_text;
 mod explain;
 mod flags;
+mod import;
 mod model_args;
 mod output;
 mod predict;
@@ -51,6 +52,7 @@ enum Command {
     Train(Box<train::Args>),
     Evaluate(evaluate::Args),
     Predict(predict::Args),
+    Import(import::Args),
     Summary(summary::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -76,6 +78,7 @@ pub fn run() -> Result<()> {
         Command::Train(args) => train::run(*args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
+        Command::Import(args) => import::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Explain(args) => explain::run(args),

@@ -7,12 +7,10 @@ use crate::data::resize::Resize;
 use crate::data::stream::Facts;
 use crate::error::Result;
 use crate::models::Spec;
-use crate::ops::preprocess::Mode;
 use crate::train::opened::{images_of, spec_of};
-use crate::weights::{ModelFile, Profile};
+use crate::weights::{ModelFile, Preprocess};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 #[derive(clap::Args)]
 pub struct ModelArgs {
@@ -33,30 +31,6 @@ pub struct ModelArgs {
     resize: Option<Resize>,
     #[command(flatten)]
     pub device: DeviceArgs,
-}
-
-/// `--preprocess`: a mode, or what the weights expect.
-#[derive(Clone, Copy, Debug)]
-enum Preprocess {
-    Backbone,
-    Mode(Mode),
-}
-
-impl FromStr for Preprocess {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "backbone" { Ok(Preprocess::Backbone) } else { text.parse().map(Preprocess::Mode) }
-    }
-}
-
-impl Preprocess {
-    fn of(self, profile: &Profile) -> Mode {
-        match self {
-            Preprocess::Backbone => profile.preprocess,
-            Preprocess::Mode(mode) => mode,
-        }
-    }
 }
 
 /// A model file, read, and how it is going to be fed.

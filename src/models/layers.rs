@@ -35,7 +35,7 @@ pub enum Kind {
 
 impl Kind {
     /// The class and the stem of its automatic names.
-    fn names(self) -> (&'static str, &'static str) {
+    pub(super) fn names(self) -> (&'static str, &'static str) {
         match self {
             Kind::InputLayer => ("InputLayer", "input_layer"),
             Kind::Conv2D => ("Conv2D", "conv2d"),

@@ -8,6 +8,7 @@ mod backbone;
 mod batch_norm;
 mod densenet121;
 mod head;
+pub mod import;
 mod inception_v3;
 mod layers;
 mod model;

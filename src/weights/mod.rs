@@ -11,7 +11,9 @@
 
 mod cache;
 mod format;
+pub mod hdf5;
 mod init;
+pub mod keras;
 mod manifest;
 mod matching;
 mod open;
@@ -24,6 +26,6 @@ pub use format::{Metadata, ModelFile, VERSION};
 pub use init::Draw;
 pub use manifest::{Official, official};
 pub use matching::{Head, Matched, Request, Source};
-pub use open::{AnyTensor, Tensor, TensorFile};
-pub use profile::Profile;
+pub use open::{AnyTensor, Tensor, TensorFile, map_file};
+pub use profile::{Preprocess, Profile};
 pub use save::{Entry, replace_file, save, save_tensors};

@@ -113,7 +113,7 @@ impl TensorFile {
             let found = if metadata.is_file() { "it is empty or nearly so" } else { "it is not a file" };
             return Err(Error::input(format!("is not a safetensors file: {found}")).at(path.display()));
         }
-        let map = map_file(&file).map_err(|e| Error::io(path, &e))?;
+        let map = map(&file).map_err(|e| Error::io(path, &e))?;
         let (header_len, header) = SafeTensors::read_metadata(&map).map_err(|e| explain(&map, e).at(path.display()))?;
         let (names, data_offset) = (header.offset_keys(), 8 + header_len);
         let positions = names.iter().cloned().zip(0..).collect();
@@ -185,8 +185,20 @@ impl TensorFile {
     }
 }
 
-/// Maps a file for reading.
-fn map_file(file: &File) -> std::io::Result<Mmap> {
+/// Maps a whole file for reading.
+///
+/// # Errors
+/// A file that cannot be opened, or that is a folder.
+pub fn map_file(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(|e| Error::io(path, &e))?;
+    let metadata = file.metadata().map_err(|e| Error::io(path, &e))?;
+    match metadata.is_file() {
+        true => map(&file).map_err(|e| Error::io(path, &e)),
+        false => Err(Error::input("is not a file").at(path.display())),
+    }
+}
+
+fn map(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the map is only read, as bytes, for which every pattern is valid. Model files are replaced by renaming a
     // finished file over them and never written in place, so the mapped inode keeps its contents; a foreign program that
     // shortens the file meanwhile ends this process with SIGBUS, as with any mapped file.

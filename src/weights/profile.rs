@@ -13,6 +13,7 @@
 
 use crate::ops::preprocess::Mode;
 use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 /// The choices in which frameworks differ; kept in every model file.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,5 +35,31 @@ impl Profile {
     /// Whether the numbers are possible at all.
     pub fn is_sound(&self) -> bool {
         self.epsilon.is_finite() && self.epsilon > 0.0
+    }
+}
+
+/// `--preprocess`: a mode, or what the weights expect.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Preprocess {
+    /// [`Profile::preprocess`].
+    Backbone,
+    Mode(Mode),
+}
+
+impl FromStr for Preprocess {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "backbone" { Ok(Preprocess::Backbone) } else { text.parse().map(Preprocess::Mode) }
+    }
+}
+
+impl Preprocess {
+    /// The mode for weights of a profile.
+    pub fn of(self, profile: &Profile) -> Mode {
+        match self {
+            Preprocess::Backbone => profile.preprocess,
+            Preprocess::Mode(mode) => mode,
+        }
     }
 }
