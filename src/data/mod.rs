@@ -24,6 +24,7 @@ pub mod csv;
 pub mod dataset;
 pub mod decode;
 pub mod groups;
+mod jpeg;
 pub mod listing;
 pub mod load;
 pub mod memory;
