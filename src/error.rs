@@ -95,6 +95,11 @@ impl Error {
         &self.what
     }
 
+    /// The places, innermost first.
+    pub fn places(&self) -> &[String] {
+        &self.places
+    }
+
     /// The exit code of a program that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self.kind {

@@ -8,10 +8,10 @@ use crate::report::grouped;
 use crate::weights::Preprocess;
 use std::path::{Path, PathBuf};
 
-/// Make a model file of a Keras file
+/// Make a model file of a file of Keras, torchvision or timm
 ///
-/// Reads weights and whole models of Keras 1 to 3: legacy HDF5 (.h5, .hdf5), .weights.h5 and .keras, told apart by content.
-/// The head is kept. The result is what train --weights, evaluate, predict and summary take.
+/// Reads weights and whole models of Keras 1 to 3 (legacy HDF5, .weights.h5, .keras), and safetensors of torchvision and timm;
+/// told apart by content. The head is kept. The result is what train --weights, evaluate, predict and summary take.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   defrost import my_model.h5 --classes classes.txt --preprocess none --out my_model.safetensors
@@ -75,6 +75,6 @@ fn sentence(imported: &Imported) -> String {
         (Some(n), false) => format!("with a head for {n} classes ({})", m.classes.join(", ")),
     };
     let hidden = if m.hidden.is_empty() { String::new() } else { format!(", hidden layers {}", m.hidden.join(" ")) };
-    let (layout, backbone, parameters) = (imported.layout, &m.backbone, grouped(imported.parameters));
+    let (layout, backbone, parameters) = (&imported.layout, &m.backbone, grouped(imported.parameters));
     format!("{layout}: {backbone} {head}{hidden}, {parameters} numbers, {} px, preprocess {}", m.input_size, m.preprocess)
 }

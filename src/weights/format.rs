@@ -109,7 +109,7 @@ impl ModelFile {
         let tensors = TensorFile::open(path.as_ref())?;
         let foreign = || {
             Error::input(format!("is a safetensors file, but not a defrost model: it has no metadata {KEY:?}"))
-                .advise("a model file is what `defrost train` writes")
+                .advise("`defrost import FILE --out MODEL` makes one of torchvision's and timm's weights")
         };
         let metadata = tensors.metadata(KEY).ok_or_else(foreign).and_then(Metadata::from_json);
         match metadata {

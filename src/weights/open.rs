@@ -207,7 +207,7 @@ fn map(file: &File) -> std::io::Result<Mmap> {
 
 /// Says what is wrong with a file that is not valid safetensors.
 fn explain(bytes: &[u8], error: SafeTensorError) -> Error {
-    let import = "this program reads the model files that `defrost train` writes";
+    let import = "`defrost import FILE --out MODEL` makes a model of it";
     if bytes.starts_with(b"\x89HDF\r\n\x1a\n") {
         return Error::input("is an HDF5 file (Keras .h5), expected a safetensors model").advise(import);
     }

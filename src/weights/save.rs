@@ -220,7 +220,7 @@ mod tests {
         assert!(error(&good[..good.len() - 1]).contains("a/bias: the file is truncated"));
         assert!(error(&good[..good.len() - 9]).contains("z/kernel: the file is truncated"));
         assert!(error(&[&good[..], &[0]].concat()).contains("25 bytes of data, expected 24"));
-        assert!(error(b"\x89HDF\r\n\x1a\nmore").contains("`defrost train` writes"));
+        assert!(error(b"\x89HDF\r\n\x1a\nmore").contains("`defrost import FILE"));
         assert!(error(b"no model at all, only text").contains("not a safetensors"));
 
         let text = |from: &str, to: &str| {

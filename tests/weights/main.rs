@@ -1,5 +1,6 @@
 //! Weights that come from and go to other programs.
 
+mod hdf5;
 mod torch;
 
 use defrost::ir::Init;

@@ -1,6 +1,6 @@
-//! From a Keras file to a model file.
+//! From a file of Keras, torchvision or timm to a model file.
 //!
-//! Layers are matched as Keras matches them, by their order in the graph, and every shape is checked before any weight is
+//! Keras's layers are matched as Keras matches them, by their order in the graph, and every shape is checked before any weight is
 //! read. A configuration, where the file has one, tells the head's activations, the input's size, batch norm's epsilon and
 //! whether the network really is what its shapes look like; anything in it that this program would compute differently
 //! is an error and never a guess.
@@ -8,6 +8,7 @@
 mod arrange;
 mod head;
 mod topology;
+mod torch;
 
 use super::backbone::Backbone;
 use super::head::Hidden;
@@ -47,13 +48,13 @@ pub struct Imported {
     /// Numbers in the file, moving statistics included.
     pub parameters: usize,
     /// What the file was, in words.
-    pub layout: &'static str,
+    pub layout: String,
     /// What the user should know.
     pub notes: Vec<String>,
 }
 
-/// Reads a Keras file (legacy HDF5 with or without configuration, `.weights.h5`, `.keras`; told apart by content) and
-/// writes a model file.
+/// Reads a Keras file (legacy HDF5 with or without configuration, `.weights.h5`, `.keras`) or a safetensors file of
+/// torchvision or timm, told apart by content, and writes a model file.
 ///
 /// # Errors
 /// A file that is none of these, is damaged or hostile, or holds another network; with the layer, what was found and what
@@ -61,16 +62,23 @@ pub struct Imported {
 pub fn import(path: &Path, out: &Path, options: &Options) -> Result<Imported> {
     let read = || {
         let map = map_file(path)?;
-        let (bytes, config) = open(&map)?;
-        let file = File::parse(&bytes)?;
-        let found = keras::read(&file, config)?;
-        let plan = Plan::new(&found, options)?;
         if out.canonicalize().is_ok_and(|out| path.canonicalize().is_ok_and(|path| out == path)) {
             return Err(Error::input("--out would replace the file that is imported"));
         }
-        plan.write(out)
+        if is_safetensors(&map) {
+            return torch::import(path, out, options);
+        }
+        let (bytes, config) = open(&map)?;
+        let file = File::parse(&bytes)?;
+        let found = keras::read(&file, config)?;
+        Plan::new(&found, options)?.write(out)
     };
-    read().map_err(|e: Error| e.at(path.display()))
+    read().map_err(|e: Error| if e.places().iter().any(|p| *p == path.display().to_string()) { e } else { e.at(path.display()) })
+}
+
+/// Eight bytes of length, then JSON.
+fn is_safetensors(bytes: &[u8]) -> bool {
+    bytes.get(8) == Some(&b'{') && bytes[6..8] == [0, 0]
 }
 
 /// The HDF5 part of a file, and the configuration that stands beside it in an archive.
@@ -95,9 +103,8 @@ fn foreign(bytes: &[u8]) -> Error {
         [] => Error::input("is empty"),
         // Pickle's protocol 2 and later; what torch.save wrote until 2020 is one.
         [0x80, 2..=5, ..] => pickle(),
-        _ => {
-            Error::input("is neither an HDF5 file (.h5, .hdf5) nor a .keras archive").advise("Keras's model.save(\"model.h5\") writes one")
-        }
+        _ => Error::input("is neither an HDF5 file (.h5, .hdf5) nor a .keras archive nor a safetensors file")
+            .advise("Keras's model.save(\"model.h5\") writes one"),
     }
 }
 
@@ -139,9 +146,6 @@ impl<'l, 'f, 'a> Plan<'l, 'f, 'a> {
         };
         let size = options.input_size.or(said.and_then(|t| t.input_size)).unwrap_or(backbone.default_size());
         let classes = head.as_ref().map(Head::classes);
-        if let Some(wrong) = wrong_names(classes, &options.classes) {
-            return Err(wrong);
-        }
         if classes.is_some() && options.preprocess.is_none() && said.is_none_or(|t| t.preprocess.is_none()) {
             notes.push(format!(
                 "pixels will be preprocessed for {backbone} ({preprocess}); if the model was trained on raw pixels of 0 to 255, import it with --preprocess none"
@@ -151,21 +155,8 @@ impl<'l, 'f, 'a> Plan<'l, 'f, 'a> {
         let spec =
             Spec { size, hidden, preprocess, profile, features_only: classes.is_none(), ..Spec::new(backbone, classes.unwrap_or(0)) };
         layers.extend(rest);
-        let metadata = Metadata {
-            backbone: backbone.name().into(),
-            classes: options.classes.clone(),
-            exif: false,
-            hidden: spec.hidden.iter().map(Hidden::to_string).collect(),
-            input_size: size,
-            pixels: "f32".into(),
-            preprocess: preprocess.to_string(),
-            profile,
-            resize: "keras".into(),
-            training: serde_json::Value::Null,
-            version: VERSION,
-        };
         let binary = head.is_some_and(|h| h.binary);
-        Ok(Plan { model: spec.build()?, layers, metadata, binary, layout: found.layout, notes })
+        Ok(Plan { metadata: metadata(&spec, &options.classes)?, model: spec.build()?, layers, binary, layout: found.layout, notes })
     }
 
     /// Reads the weights and writes the model file: all parameters in graph order, then all moving statistics.
@@ -180,17 +171,43 @@ impl<'l, 'f, 'a> Plan<'l, 'f, 'a> {
                 bytes[v.index()] = Some(if self.binary && last { head::two_outputs(&read) } else { read });
             }
         }
-        let order: Vec<(Val, Shape)> = graph.params.iter().chain(&graph.states).map(|&v| (v, graph.ty(v).shape)).collect();
-        let mut entries = Vec::new();
-        for (v, shape) in &order {
-            let name = graph.name(*v);
-            let bytes = bytes[v.index()].as_deref().ok_or_else(|| Error::internal("no weight was found for it").at(name))?;
-            entries.push(Entry { name, shape: shape.dims(), bytes });
-        }
-        save(out, &self.metadata, entries, DType::F32)?;
+        let missing = |v: Val| Error::internal("no weight was found for it").at(graph.name(v));
+        save_model(out, &self.metadata, &self.model, |v| bytes[v.index()].as_deref().ok_or_else(|| missing(v)))?;
         let classes = (!self.model.spec.features_only).then_some(self.model.spec.classes);
-        Ok(Imported { classes, parameters: self.model.parameters(), metadata: self.metadata, layout: self.layout, notes: self.notes })
+        let (parameters, layout) = (self.model.parameters(), self.layout.to_string());
+        Ok(Imported { classes, parameters, metadata: self.metadata, layout, notes: self.notes })
     }
+}
+
+/// What stands beside the weights of `spec`.
+fn metadata(spec: &Spec, classes: &[String]) -> Result<Metadata> {
+    if let Some(wrong) = wrong_names((!spec.features_only).then_some(spec.classes), classes) {
+        return Err(wrong);
+    }
+    Ok(Metadata {
+        backbone: spec.backbone.name().into(),
+        classes: classes.to_vec(),
+        exif: false,
+        hidden: spec.hidden.iter().map(Hidden::to_string).collect(),
+        input_size: spec.size,
+        pixels: "f32".into(),
+        preprocess: spec.preprocess.to_string(),
+        profile: spec.profile,
+        resize: "keras".into(),
+        training: serde_json::Value::Null,
+        version: VERSION,
+    })
+}
+
+/// Writes a model file: all parameters in graph order, then all moving statistics, each with its bytes of f32.
+fn save_model<'b>(out: &Path, metadata: &Metadata, model: &Model, bytes: impl Fn(Val) -> Result<&'b [u8]>) -> Result<()> {
+    let graph = &model.graph;
+    let order: Vec<(Val, Shape)> = graph.params.iter().chain(&graph.states).map(|&v| (v, graph.ty(v).shape)).collect();
+    let mut entries = Vec::new();
+    for (v, shape) in &order {
+        entries.push(Entry { name: graph.name(*v), shape: shape.dims(), bytes: bytes(*v)? });
+    }
+    save(out, metadata, entries, DType::F32)
 }
 
 /// Why class names do not fit a head.
