@@ -1,10 +1,14 @@
+use defrost::error::Kind;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match defrost::cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            match error.kind() {
+                Kind::Interrupted => eprintln!("{error}"),
+                _ => eprintln!("error: {error}"),
+            }
             ExitCode::from(error.exit_code())
         }
     }

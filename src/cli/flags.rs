@@ -49,6 +49,9 @@ struct Network {
     /// The number type of the network [default: f32]
     #[arg(long, value_name = "NAME")]
     precision: Option<PrecisionName>,
+    /// Save the state so often, besides every epoch's end; 0 after every step [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    save_every: Option<u64>,
     /// Compute a frozen backbone's features anew in every epoch
     #[arg(long)]
     #[serde(rename = "feature-cache", skip_serializing_if = "not", serialize_with = "off")]

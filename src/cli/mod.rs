@@ -11,11 +11,13 @@ mod evaluate_text;
 mod explain;
 mod flags;
 mod import;
+mod interrupt;
 mod model_args;
 mod output;
 mod predict;
 mod profile;
 mod progress;
+mod resume;
 mod selftest;
 mod subject;
 mod summary;
@@ -33,7 +35,8 @@ Examples:
   defrost explain vgg16 --layer block1_conv1 --grad               a layer's forward and backward pass
   defrost selftest                                                is every operation right on this machine?
 
-`defrost COMMAND --help` explains one command. Exit codes: 0 done, 1 done in part, 2 wrong input, 3 the machine could not.";
+`defrost COMMAND --help` explains one command. Exit codes: 0 done, 1 done in part, 2 wrong input, 3 the machine could not,
+130 interrupted.";
 
 /// Fine-tunes ImageNet backbones on a folder of images
 ///
@@ -50,6 +53,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(Box<train::Args>),
+    Resume(resume::Args),
     Evaluate(evaluate::Args),
     Predict(predict::Args),
     Import(import::Args),
@@ -76,6 +80,7 @@ fn positive(text: &str) -> Result<usize, String> {
 pub fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Train(args) => train::run(*args),
+        Command::Resume(args) => resume::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Import(args) => import::run(args),

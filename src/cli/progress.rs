@@ -1,7 +1,9 @@
 //! Shows a run on stderr: a bar on a terminal, plain lines anywhere else.
 
-use super::train_lines::{epoch_line, planned_lines};
+use super::interrupt;
+use super::train_lines::{best_line, epoch_line, planned_lines, summary_lines};
 use crate::error::Result;
+use crate::train::folder::Row;
 use crate::train::{Event, Listener, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -27,7 +29,10 @@ struct State {
 
 impl Progress {
     /// A bar if stderr is a terminal.
+    ///
+    /// Ctrl-C from now on is the run's to answer.
     pub fn new() -> Self {
+        interrupt::listen();
         let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(1));
         let now = Instant::now();
         Progress { bar, state: Mutex::new(State { stage: String::new(), stage_began: now, last_line: now }) }
@@ -74,12 +79,18 @@ impl Progress {
 
     /// The last words of a run.
     pub fn finish(&self, summary: &Summary, out: &Path) {
+        interrupt::hold(false);
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let best = &summary.best;
-        let score = best.val_accuracy.map_or(String::new(), |a| format!(", validation accuracy {a:.4}"));
-        eprintln!("best: epoch {}{score}; {:.1} images/s in training", best.epoch, summary.images_per_second);
+        summary_lines(summary).iter().for_each(|l| eprintln!("{l}"));
+        eprintln!("written: {}", out.join("best.safetensors").display());
+    }
+
+    /// The words about a run that was to be resumed, but has ended.
+    pub fn ended(&self, best: &Row, out: &Path) {
+        eprintln!("the run has ended: nothing to resume");
+        eprintln!("{}", best_line(best));
         eprintln!("written: {}", out.join("best.safetensors").display());
     }
 }
@@ -98,8 +109,24 @@ impl Listener for Progress {
             }
             Event::Planned { .. } => planned_lines(&event).iter().for_each(|l| self.line(l)),
             Event::Epoch { row, epochs, best } => self.line(&epoch_line(row, epochs, best)),
-            Event::Started { .. } | Event::Best { .. } | Event::Saved { .. } | Event::Interrupted { .. } => {}
+            Event::Started { step, .. } => {
+                interrupt::hold(true);
+                if step > 0 {
+                    self.line(&format!("resumed after {step} steps"));
+                }
+            }
+            Event::Best { .. } | Event::Saved { .. } => {}
+            Event::Interrupted { .. } => {
+                interrupt::hold(false);
+                if let Some(bar) = &self.bar {
+                    bar.finish_and_clear();
+                }
+            }
         }
         Ok(())
+    }
+
+    fn interrupted(&self) -> Option<Duration> {
+        interrupt::waiting()
     }
 }

@@ -1,7 +1,7 @@
 //! The lines that `train` prints, as text.
 
-use crate::train::Event;
 use crate::train::folder::Row;
+use crate::train::{Event, Summary};
 
 /// What is about to happen: images, weights, parameters, memory.
 pub fn planned_lines(event: &Event) -> Vec<String> {
@@ -22,6 +22,24 @@ pub fn epoch_line(row: &Row, epochs: usize, best: bool) -> String {
     };
     let mark = if best { "  best" } else { "" };
     format!("epoch {}/{epochs}  loss {:.4}  accuracy {:.4}{validation}  {:.1} s{mark}", row.epoch, row.loss, row.accuracy, row.seconds)
+}
+
+/// What a run ended with.
+pub fn summary_lines(summary: &Summary) -> Vec<String> {
+    let speed = match summary.features {
+        // The head alone says little of the network's speed, so what the features took counts.
+        Some((images, seconds)) => {
+            format!("features of {images} images took {seconds:.1} s; with them {:.1} images/s in training", summary.images_per_second)
+        }
+        None => format!("{:.1} images/s in training", summary.images_per_second),
+    };
+    vec![best_line(&summary.best), speed]
+}
+
+/// `best: epoch 8, validation accuracy 0.7800`.
+pub fn best_line(best: &Row) -> String {
+    let score = best.val_accuracy.map_or(String::new(), |a| format!(", validation accuracy {a:.4}"));
+    format!("best: epoch {}{score}", best.epoch)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::folder::Row;
 use crate::error::Result;
+use std::time::Duration;
 
 /// What happens in a run.
 #[derive(Clone, Copy, Debug)]
@@ -79,4 +80,9 @@ pub trait Listener: Sync {
     /// # Errors
     /// Whatever the listener cannot do without: a log that cannot be written.
     fn on(&self, event: Event) -> Result<()>;
+
+    /// For how long the user has been waiting for the run to stop; `None` if it shall go on.
+    fn interrupted(&self) -> Option<Duration> {
+        None
+    }
 }

@@ -9,13 +9,13 @@ use crate::device::Arena;
 use crate::error::{Error, Result};
 use crate::exec::{Program, Session};
 use crate::ops::Backend;
-use crate::weights::{Entry, Metadata, replace_file, save};
-use serde::Serialize;
-use std::fs;
+use crate::weights::{Entry, Metadata, is_leftover, remove_leftovers, replace_file, save};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 /// One row of `history.csv`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// From 1.
     pub epoch: usize,
@@ -33,6 +33,8 @@ pub struct Row {
 /// A run's folder.
 pub struct Folder {
     path: PathBuf,
+    /// Held as long as this process writes here.
+    lock: Option<File>,
 }
 
 impl Folder {
@@ -40,16 +42,53 @@ impl Folder {
     ///
     /// # Errors
     /// When it exists and holds anything: no run is ever overwritten.
-    pub fn open(path: &Path) -> Result<Self> {
-        let held = match fs::read_dir(path) {
-            Ok(mut entries) => entries.next().is_some(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+    pub fn new(path: &Path) -> Result<Self> {
+        let mut held = match fs::read_dir(path) {
+            Ok(entries) => entries.flatten().map(|entry| entry.file_name()).collect(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(Error::io(path, &e).at("--out")),
         };
-        if held {
+        held.retain(|name| !is_leftover(&name.to_string_lossy()));
+        if held.iter().any(|name| name == "config.toml") {
+            let advice = format!("name a new folder, or go on with that run: defrost resume {}", path.display());
+            return Err(Error::input("holds a run").at(path.display()).at("--out").advise(advice));
+        }
+        if !held.is_empty() {
             return Err(Error::input("is not empty").at(path.display()).at("--out").advise("name a new folder; no run is overwritten"));
         }
-        Ok(Folder { path: path.into() })
+        Ok(Folder { path: path.into(), lock: None })
+    }
+
+    /// The folder of a run that was begun, cleared of what was being written when it was killed.
+    ///
+    /// # Errors
+    /// When there is no such folder, or another process is at work there.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut folder = Folder { path: path.into(), lock: None };
+        folder.lock()?;
+        remove_leftovers(path)?;
+        Ok(folder)
+    }
+
+    /// Makes sure that nobody else writes here; the system lets go of the lock when the process ends, however it ends.
+    fn lock(&mut self) -> Result<()> {
+        if cfg!(unix) {
+            let file = File::open(&self.path).map_err(|e| Error::io(&self.path, &e))?;
+            match file.try_lock() {
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(Error::input("another defrost is at work on this run").at(self.path.display()));
+                }
+                // A file system without locks: then there is none.
+                Err(fs::TryLockError::Error(_)) => {}
+                Ok(()) => self.lock = Some(file),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A file of the folder.
@@ -65,12 +104,22 @@ impl Folder {
         replace_file(&self.file(name), |file| file.write_all(text.as_bytes()))
     }
 
-    /// Makes the folder, and writes `config.toml` and `split.csv` to it, which say what will be done with which images.
+    /// Makes the folder, and writes `config.toml`, which says what will be done.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn begin(&self, settings: &Settings, data: &Dataset, split: &Split) -> Result<()> {
+    pub fn begin(&mut self, settings: &Settings) -> Result<()> {
         fs::create_dir_all(&self.path).map_err(|e| Error::io(&self.path, &e))?;
+        self.lock()?;
+        remove_leftovers(&self.path)?;
+        self.write("config.toml", &settings.to_toml())
+    }
+
+    /// Writes `split.csv`, which says with which images.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write_split(&self, data: &Dataset, split: &Split) -> Result<()> {
         let mut rows: Vec<(usize, &str)> = split.train.iter().map(|&i| (i, "train")).collect();
         rows.extend(split.val.iter().map(|&i| (i, "val")));
         rows.sort_unstable();
@@ -78,8 +127,7 @@ impl Folder {
             [&quoted(&data.paths[i]), &quoted(&data.classes[data.labels[i]]), subset, &data.sha256[i]].join(",") + "\n"
         };
         let table: String = rows.iter().map(row).collect();
-        self.write("split.csv", &format!("path,class,subset,sha256\n{table}"))?;
-        self.write("config.toml", &settings.to_toml())
+        self.write("split.csv", &format!("path,class,subset,sha256\n{table}"))
     }
 
     /// Writes `history.csv`.
@@ -112,17 +160,19 @@ impl Folder {
     pub fn model<D: Backend>(&self, name: &str, session: &Session<D>, program: &Program<D>, metadata: &Metadata) -> Result<()> {
         let graph = program.graph();
         let (params, states) = (session.bytes(program, Arena::Params), session.bytes(program, Arena::State));
-        let dtype = graph.dtype();
-        let entry = |v: &crate::base::Val, bytes: &mut &[u8]| {
-            let (tensor, rest) = bytes.split_at(graph.ty(*v).bytes());
-            *bytes = rest;
-            (graph.name(*v).to_string(), graph.ty(*v).shape, tensor.to_vec())
-        };
-        let (mut params, mut states) = (&params[..], &states[..]);
-        let mut tensors: Vec<_> = graph.params.iter().map(|v| entry(v, &mut params)).collect();
-        tensors.extend(graph.states.iter().map(|v| entry(v, &mut states)));
+        let (mut params, mut states, dtype) = (&params[..], &states[..], graph.dtype());
+        let named = graph.params.iter().map(|v| (v, cut(&mut params, graph.ty(*v).bytes()))).collect::<Vec<_>>();
+        let states = graph.states.iter().map(|v| (v, cut(&mut states, graph.ty(*v).bytes())));
+        let shapes: Vec<_> = named.into_iter().chain(states).map(|(v, bytes)| (graph.name(*v), graph.ty(*v).shape, bytes)).collect();
         debug_assert!(dtype != DType::Bf16, "master weights are f32");
-        let entries = tensors.iter().map(|(name, shape, bytes)| Entry { name, shape: shape.dims(), bytes });
+        let entries = shapes.iter().map(|(name, shape, bytes)| Entry { name, shape: shape.dims(), bytes });
         save(self.file(name), metadata, entries, dtype)
     }
+}
+
+/// Takes the first `n` bytes.
+fn cut<'a>(bytes: &mut &'a [u8], n: usize) -> &'a [u8] {
+    let (first, rest) = bytes.split_at(n);
+    *bytes = rest;
+    first
 }

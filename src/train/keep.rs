@@ -11,7 +11,8 @@ use crate::weights::{Metadata, VERSION};
 impl<D: Backend> Run<'_, D> {
     /// Writes what an epoch leaves: history, curves, the last model, and the best one with its metrics if it is strictly better
     /// than all before.
-    pub(super) fn keep(&mut self, row: Row, validation: Option<Validation>) -> Result<()> {
+    pub(super) fn keep(&mut self, validation: Option<Validation>) -> Result<()> {
+        let row = self.row(validation.as_ref());
         let score = |r: &Row| r.val_accuracy;
         // Without validation images the last model counts as the best.
         let better = self.at.best().is_none_or(|best| score(&row).is_none() || score(&row) > score(best));
@@ -31,6 +32,19 @@ impl<D: Backend> Run<'_, D> {
         let title = format!("{}, {} frozen", settings.backbone()?.title(), settings.freeze);
         write_curves(folder, &title, &self.at.history, self.at.best)?;
         listener.on(Event::Epoch { row: &row, epochs: settings.epochs, best: better })
+    }
+
+    fn row(&self, validation: Option<&Validation>) -> Row {
+        let (at, scores) = (&self.at, validation.map(Validation::scores));
+        Row {
+            epoch: at.epoch(),
+            loss: at.sums.loss(),
+            accuracy: at.sums.accuracy(),
+            val_loss: scores.map(|(loss, _)| loss),
+            val_accuracy: scores.map(|(_, accuracy)| accuracy),
+            lr: self.rate(at.steps() - 1),
+            seconds: at.epoch_seconds,
+        }
     }
 
     /// What the model files of an epoch say about themselves.

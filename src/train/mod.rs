@@ -1,7 +1,8 @@
 //! Training: a graph with its backward pass and optimizer, a loop that emits events, and the files of a run.
 //!
 //! Reading order: [`step`] (one step as a graph), [`trainer`] (its programs), [`setup`] (what a run stands on), [`run`] (the loop),
-//! [`keep`] (what an epoch leaves), [`folder`] (the files); then [`opened`] (a model file in use).
+//! [`keep`] (what an epoch leaves), [`folder`] (the files),
+//! [`state`] and [`resume`] (a run taken up again); then [`opened`] (a model file in use).
 
 pub mod class_weights;
 pub mod events;
@@ -11,11 +12,14 @@ pub mod inference;
 mod keep;
 mod learning;
 pub mod opened;
+mod pace;
 pub mod position;
+pub mod resume;
 pub mod run;
 pub mod schedule;
 pub mod settings;
 pub mod setup;
+pub mod state;
 pub mod step;
 pub mod trainer;
 pub mod validation;
@@ -23,7 +27,7 @@ pub mod validation;
 pub use events::{Event, Listener};
 pub use inference::{Inference, fill};
 pub use opened::{Opened, Outputs};
-pub use run::{Run, Summary, train};
+pub use run::{Resumed, Run, Summary, resume, train};
 pub use settings::Settings;
 pub use step::{Clip, Optimizer, gradient_graph, training_graph, with_update};
 pub use trainer::Trainer;

@@ -1,128 +1,132 @@
-//! A whole run: epochs of steps, validation after each, the best model kept.
+//! A whole run: epochs of steps, validation after each, the best model kept, the state saved.
 
 use super::events::{Event, Listener};
 use super::features::{Fed, Feed};
-use super::folder::Row;
+use super::folder::{Folder, Row};
+use super::pace::{enough_steps, over};
 use super::position::{Position, Running};
-use super::schedule::Schedule;
-use super::settings::{ScoreName, Settings};
+use super::resume::saved;
+use super::settings::Settings;
 use super::setup::Setup;
+use super::state::State;
 use super::validation::Validation;
 use crate::data::permutation::epoch_order;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ops::Backend;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a run ended with.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The epoch whose model is `best.safetensors`.
     pub best: Row,
+    /// In training; where features were kept, their computation counts.
     pub images_per_second: f64,
+    /// Where features were kept: how many images', and the seconds that they took.
+    pub features: Option<(usize, f64)>,
+}
+
+/// What became of a run that was to be resumed.
+pub enum Resumed {
+    /// It went on to its end.
+    Done(Summary),
+    /// It had ended before; the best epoch.
+    Before(Row),
 }
 
 /// Trains as `settings` say and leaves a run folder at `out`.
 ///
 /// # Errors
-/// Wrong settings or data (before anything is written), memory that is not there, a loss that is not finite, a full disk.
+/// Wrong settings or data (before anything is written), memory that is not there, a loss that is not finite, a full disk, an
+/// interruption.
 pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &dyn Listener) -> Result<Summary> {
-    Run { setup: Setup::new(device, settings, out, listener)?, at: Position::default() }.run()
+    let setup = Setup::new(device, settings, Folder::new(out)?, None, listener)?;
+    Run { setup, at: Position::default(), saved: Instant::now() }.run()
+}
+
+/// Goes on with the run in `folder` from its last saved state, or from the beginning if it was stopped before the first;
+/// it ends with the same bits as if it had never been stopped.
+///
+/// # Errors
+/// As [`train`]; a damaged state; settings or images that are not those of the run.
+pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listener: &dyn Listener) -> Result<Resumed> {
+    let folder = Folder::open(folder)?;
+    let saved = saved(&folder, settings)?;
+    let at = saved.as_ref().map(|s| s.state.position.clone()).unwrap_or_default();
+    if let (true, Some(best)) = (over(settings, &at), at.best()) {
+        return Ok(Resumed::Before(best.clone()));
+    }
+    if let Some(then) = saved.as_ref().map(|s| &s.state.device).filter(|then| **then != device.describe()) {
+        let text = format!("the run was begun on {then}, this is {}: the last bits of its numbers may differ", device.describe());
+        listener.on(Event::Warning(&text))?;
+    }
+    let setup = Setup::new(device, settings, folder, saved.as_ref(), listener)?;
+    drop(saved);
+    Run { setup, at, saved: Instant::now() }.run().map(Resumed::Done)
 }
 
 /// A run under way.
 pub struct Run<'a, D: Backend> {
     pub setup: Setup<'a, D>,
     pub at: Position,
+    /// When the state was saved.
+    saved: Instant,
 }
 
 impl<D: Backend> Run<'_, D> {
     fn run(mut self) -> Result<Summary> {
-        self.setup.listener.on(Event::Started { epoch: self.at.epoch + 1, step: self.at.steps() })?;
-        while !self.over() {
-            self.at.epoch += 1;
-            (self.at.batches, self.at.sums) = (0, Running::default());
-            let start = Instant::now();
-            self.train_epoch()?;
-            self.at.seconds += start.elapsed().as_secs_f64();
-            let validation = self.validate()?;
-            let row = self.row(validation.as_ref(), start.elapsed().as_secs_f64());
-            self.keep(row, validation)?;
-            self.judge()?;
+        let listener = self.setup.listener;
+        listener.on(Event::Started { epoch: self.at.epoch(), step: self.at.steps() })?;
+        if let Err(error) = self.epochs() {
+            return Err(if error.kind() == Kind::Interrupted { self.interrupted()? } else { error });
         }
         let best = self.at.best().cloned().ok_or_else(|| Error::internal("a run without epochs"))?;
-        Ok(Summary { best, images_per_second: self.at.images as f64 / self.at.seconds })
+        let features = self.setup.features.as_ref().map(|_| (self.setup.data.len(), self.setup.features_seconds));
+        let images_per_second = self.at.images as f64 / (self.at.seconds + self.setup.features_seconds);
+        Ok(Summary { best, images_per_second, features })
     }
 
-    /// Whether all epochs or steps that were asked for are done, or too many of them brought no better model.
-    fn over(&self) -> bool {
-        self.at.epoch >= self.setup.settings.epochs || self.enough_steps() || self.stale()
-    }
-
-    /// Whether the last epochs, as many as early stopping allows, brought no better model.
-    fn stale(&self) -> bool {
-        let patience = self.setup.settings.early_stop;
-        patience > 0 && self.at.epoch - self.at.best >= patience
-    }
-
-    /// The learning rate of step `t`, from 0.
-    fn rate(&self, t: usize) -> f64 {
-        self.schedule().rate(t, &self.at.schedule)
-    }
-
-    fn schedule(&self) -> Schedule {
-        let Settings { batch_size, .. } = self.setup.settings;
-        self.setup.settings.schedule(self.setup.split.train.len().div_ceil(*batch_size))
-    }
-
-    /// What the epoch's scores mean for those to come: a lower rate on a plateau, an early end.
-    fn judge(&mut self) -> Result<()> {
-        let (settings, listener, schedule) = (self.setup.settings, self.setup.listener, self.schedule());
-        let row = self.at.history.last().ok_or_else(|| Error::internal("an epoch without a row"))?;
-        let watched = if settings.plateau_on == ScoreName::ValLoss { row.val_loss } else { row.val_accuracy };
-        if watched.is_some_and(|score| schedule.judge(row.epoch - 1, score, &mut self.at.schedule)) && !self.over() {
-            listener.on(Event::Note(&format!(
-                "no progress for {} epochs: the learning rate falls to {:.3e}",
-                settings.patience,
-                self.rate(self.at.steps())
-            )))?;
-        }
-        if self.stale() && self.at.epoch < settings.epochs {
-            let Settings { early_stop, epochs, .. } = settings;
-            let line =
-                format!("stopped early, after {} of {epochs} epochs: {early_stop} without a better validation accuracy", self.at.epoch);
-            listener.on(Event::Note(&line))?;
+    fn epochs(&mut self) -> Result<()> {
+        while !over(self.setup.settings, &self.at) {
+            self.train_epoch()?;
+            let start = Instant::now();
+            let validation = self.validate()?;
+            self.at.epoch_seconds += start.elapsed().as_secs_f64();
+            self.keep(validation)?;
+            (self.at.batches, self.at.sums, self.at.epoch_seconds) = (0, Running::default(), 0.0);
+            self.judge()?;
+            self.save()?;
         }
         Ok(())
-    }
-
-    fn enough_steps(&self) -> bool {
-        let steps = self.setup.settings.steps;
-        steps > 0 && self.at.steps() >= steps
     }
 
     /// What is left of the epoch's pass over the training images.
     fn train_epoch(&mut self) -> Result<()> {
         let Setup { settings, data, split, features, .. } = &self.setup;
         let mut order: Vec<usize> = match settings.shuffle {
-            true => epoch_order(split.train.len(), settings.seed, self.at.epoch as u32).into_iter().map(|i| split.train[i]).collect(),
+            true => epoch_order(split.train.len(), settings.seed, self.at.epoch() as u32).into_iter().map(|i| split.train[i]).collect(),
             false => split.train.clone(),
         };
         order.drain(..(self.at.batches * settings.batch_size).min(order.len()));
+        let save_every = Duration::from_secs(settings.save_every);
         let mut feed = Feed::new(data, features.as_ref(), order, settings.batch_size)?;
-        while let Some(batch) = feed.next() {
-            self.step(&batch)?;
-            if self.enough_steps() {
-                break;
-            }
+        while !enough_steps(self.setup.settings, &self.at) {
+            let start = Instant::now();
+            let Some(batch) = feed.next() else { break };
+            self.step(&batch, start)?;
             feed.reuse(batch);
+            if self.saved.elapsed() >= save_every {
+                self.save()?;
+            }
+            self.go_on()?;
         }
         Ok(())
     }
 
-    fn step(&mut self, batch: &Fed) -> Result<()> {
-        let lr = self.rate(self.at.steps());
-        let Run { setup: Setup { settings, listener, data, split, trainer, folder, .. }, at } = self;
+    fn step(&mut self, batch: &Fed, start: Instant) -> Result<()> {
+        let (lr, n) = (self.rate(self.at.steps()), batch.labels().len());
+        let Run { setup: Setup { settings, listener, data, split, trainer, folder, .. }, at, .. } = self;
         let result = trainer.step(batch.input(), batch.labels(), lr)?;
         at.losses.push(result.loss);
         if let Err(error) = check_loss(result.loss, at.steps(), batch.indices().iter().map(|&i| &data.paths[i][..])) {
@@ -130,9 +134,11 @@ impl<D: Backend> Run<'_, D> {
             return Err(error);
         }
         at.batches += 1;
-        at.images += batch.labels().len();
-        at.sums.add(result.loss, result.correct, batch.labels().len());
-        let (epoch, epochs, step) = (at.epoch, settings.epochs, at.steps());
+        at.images += n;
+        at.sums.add(result.loss, result.correct, n);
+        let seconds = start.elapsed().as_secs_f64();
+        (at.seconds, at.epoch_seconds) = (at.seconds + seconds, at.epoch_seconds + seconds);
+        let (epoch, epochs, step) = (at.epoch(), settings.epochs, at.steps());
         let (images, total, loss, accuracy) = (at.sums.images, split.train.len(), at.sums.loss(), at.sums.accuracy());
         listener.on(Event::Step { epoch, epochs, step, images, total, loss, accuracy, lr })
     }
@@ -149,25 +155,39 @@ impl<D: Backend> Run<'_, D> {
         let logits = match features {
             Some(features) => trainer.head(&features.of(&indices))?,
             None => {
-                let mut tell = |done| listener.on(Event::Validating { done, total });
+                let mut tell = |done| listener.on(Event::Validating { done, total }).and_then(|()| go_on(*listener));
                 trainer.logits(data, &indices, settings.val_batch_size, &mut tell)?
             }
         };
         Ok(Some(Validation::new(&self.setup.data, &indices, &logits)))
     }
 
-    fn row(&self, validation: Option<&Validation>, seconds: f64) -> Row {
-        let (at, scores) = (&self.at, validation.map(Validation::scores));
-        Row {
-            epoch: at.epoch,
-            loss: at.sums.loss(),
-            accuracy: at.sums.accuracy(),
-            val_loss: scores.map(|(loss, _)| loss),
-            val_accuracy: scores.map(|(_, accuracy)| accuracy),
-            lr: self.rate(at.steps() - 1),
-            seconds,
-        }
+    /// Saves the state as it is between two steps.
+    fn save(&mut self) -> Result<()> {
+        let Setup { settings, trainer, folder, listener, .. } = &self.setup;
+        let saved = State::of(settings, trainer, &self.at).save(&folder.file("state.safetensors"), trainer);
+        saved.map_err(|e| e.advise(format!("the state saved before is whole; later: defrost resume {}", folder.path().display())))?;
+        self.saved = Instant::now();
+        listener.on(Event::Saved { epoch: self.at.epoch(), step: self.at.steps() })
     }
+
+    /// Saves what was done when the user asked to stop.
+    fn interrupted(&mut self) -> Result<Error> {
+        self.save()?;
+        let (epoch, step) = (self.at.epoch(), self.at.steps());
+        self.setup.listener.on(Event::Interrupted { epoch, step })?;
+        let what = format!("interrupted in epoch {epoch}, after {step} steps; the state is saved");
+        Ok(Error::interrupted(what).advise(format!("go on with: defrost resume {}", self.setup.folder.path().display())))
+    }
+
+    fn go_on(&self) -> Result<()> {
+        go_on(self.setup.listener)
+    }
+}
+
+/// An error once the user asked to stop.
+fn go_on(listener: &dyn Listener) -> Result<()> {
+    listener.interrupted().map_or(Ok(()), |_| Err(Error::interrupted("interrupted")))
 }
 
 /// Stops a run whose loss is not a number, naming the batch.

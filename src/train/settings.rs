@@ -12,7 +12,7 @@ use crate::train::Optimizer;
 use crate::weights::Profile;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident),+ $(,)? }) => {
@@ -160,6 +160,8 @@ pub struct Settings {
     pub precision: PrecisionName,
     /// Whether the features of a wholly frozen backbone are computed once and kept.
     pub feature_cache: bool,
+    /// Seconds between two saves of the state; 0 saves after every step.
+    pub save_every: u64,
     /// `auto`, `cpu` or `naive`.
     pub device: String,
     /// 0 for one per core.
@@ -213,6 +215,7 @@ impl Settings {
             exif: false,
             precision: PrecisionName::F32,
             feature_cache: true,
+            save_every: 300,
             device: "auto".into(),
             threads: 0,
         }
@@ -307,6 +310,22 @@ impl Settings {
             },
             exif: self.exif,
         }
+    }
+
+    /// Reads the `config.toml` of a run, which names every setting.
+    ///
+    /// # Errors
+    /// When it is not there, or not such a file.
+    pub fn of_run(run: &Path) -> Result<Self> {
+        let path = run.join("config.toml");
+        if !path.exists() {
+            let what = if run.is_dir() { "has no config.toml: no run was begun there" } else { "there is no such folder" };
+            return Err(Error::input(what).at(run.display()).advise("`defrost train --out RUN` begins a run"));
+        }
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
+        let settings: Settings = toml::from_str(&text).map_err(|e| Error::input(e.to_string()).at(path.display()))?;
+        settings.check()?;
+        Ok(settings)
     }
 
     /// The settings as `config.toml`.

@@ -4,7 +4,9 @@ use super::class_weights::class_weights;
 use super::events::{Event, Listener};
 use super::features::Features;
 use super::folder::Folder;
+use super::resume::same_images;
 use super::settings::{Settings, SplitName};
+use super::state::Saved;
 use super::trainer::Trainer;
 use crate::data::check::Report;
 use crate::data::dataset::Dataset;
@@ -13,8 +15,8 @@ use crate::data::split::{Split, keras_split, stratified_split};
 use crate::error::{Error, Result};
 use crate::ops::Backend;
 use crate::weights::ModelFile;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// A run that is ready to begin.
 pub struct Setup<'a, D: Backend> {
@@ -26,32 +28,50 @@ pub struct Setup<'a, D: Backend> {
     pub folder: Folder,
     /// Those of a wholly frozen backbone, where they are kept.
     pub features: Option<Arc<Features>>,
+    /// What they took.
+    pub features_seconds: f64,
 }
 
 impl<'a, D: Backend> Setup<'a, D> {
-    /// Prepares a new run; its folder is begun once everything fits.
+    /// Prepares a run in `folder`, which is begun once everything fits, or goes on from a saved state.
     ///
     /// # Errors
     /// Wrong settings or data (before anything is written), memory that is not there, what the disk says.
-    pub fn new(device: D, settings: &'a Settings, out: &Path, listener: &'a dyn Listener) -> Result<Self> {
+    pub fn new(device: D, settings: &'a Settings, mut folder: Folder, saved: Option<&Saved>, listener: &'a dyn Listener) -> Result<Self> {
         settings.check()?;
-        let file = start_file(settings)?;
+        let file = if saved.is_some() { None } else { start_file(settings)? };
+        let profile = saved.map(|s| s.state.profile).or(file.as_ref().map(|f| f.metadata().profile));
         let listing = Listing::read(&settings.data, None)?;
-        let spec = settings.spec(listing.classes.len(), file.as_ref().map(|f| f.metadata().profile))?;
+        let spec = settings.spec(listing.classes.len(), profile)?;
         let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.clip(), settings.feature_cache)?;
         trainer.model(settings.batch_size)?;
         let split = choose_split(settings, &listing)?;
         settings.check_validation(split.val.len())?;
         let labels = listing.labels();
-        trainer.class_weights = class_weights(&settings.class_weight, &listing.classes, split.train.iter().map(|&i| labels[i]))?;
-        let folder = Folder::open(out)?;
+        trainer.class_weights = match saved {
+            // A file of weights may have changed or gone since.
+            Some(saved) => saved.state.class_weights.clone(),
+            None => class_weights(&settings.class_weight, &listing.classes, split.train.iter().map(|&i| labels[i]))?,
+        };
         let data = Arc::new(load(settings, &listing, listener)?);
         let report = Report::new(&data, &split, None, [&listing.warnings[..], &data.warnings].concat());
         report.sentences().iter().try_for_each(|w| listener.on(Event::Warning(w)))?;
         let batch = settings.batch_size.min(split.train.len());
-        let weights = trainer.start(batch, file.as_ref(), &data.classes, settings.seed)?;
-        folder.begin(settings, &data, &split)?;
-        let mut setup = Setup { settings, listener, data, split, trainer, folder, features: None };
+        let weights = match saved {
+            None => trainer.start(batch, file.as_ref(), &data.classes, settings.seed)?,
+            Some(saved) => {
+                same_images(&folder, &data, &split)?;
+                trainer.restore(batch, saved)?;
+                format!("as they were after {} steps", saved.state.position.steps())
+            }
+        };
+        if !folder.file("config.toml").exists() {
+            folder.begin(settings)?;
+        }
+        if saved.is_none() {
+            folder.write_split(&data, &split)?;
+        }
+        let mut setup = Setup { settings, listener, data, split, trainer, folder, features: None, features_seconds: 0.0 };
         setup.announce(&weights)?;
         if settings.class_weight != "none" {
             let pairs = setup.data.classes.iter().zip(&setup.trainer.class_weights).map(|(class, w)| format!("{class} {w:.4}"));
@@ -59,7 +79,9 @@ impl<'a, D: Backend> Setup<'a, D> {
             listener.on(Event::Note(&line))?;
         }
         if setup.trainer.keeps_features() {
+            let start = Instant::now();
             setup.features = Some(Arc::new(Features::compute(&mut setup.trainer, &setup.data, settings, listener)?));
+            setup.features_seconds = start.elapsed().as_secs_f64();
         }
         Ok(setup)
     }

@@ -1,6 +1,7 @@
 //! One model in training on one device: its programs and its weights.
 
 use super::inference::Inference;
+use super::state::Saved;
 use super::step::{Clip, gradient_graph, with_update};
 use super::{Optimizer, fill};
 use crate::data::dataset::Dataset;
@@ -96,6 +97,31 @@ impl<D: Backend> Trainer<D> {
         let (program, backbone) = (&self.programs[&batch], self.spec.backbone.name());
         let request = Request { backbone, graph: program.graph(), hidden: &hidden, classes };
         fill(&mut self.session, program, file.map(|f| (f, request)), u64::from(seed))
+    }
+
+    /// Takes weights, statistics and slots from a saved state.
+    ///
+    /// # Errors
+    /// When the state is that of another model.
+    pub fn restore(&mut self, batch: usize, saved: &Saved) -> Result<()> {
+        self.program(batch)?;
+        let program = &self.programs[&batch];
+        self.session.reserve(program)?;
+        for (arena, bytes) in saved.arenas(program.graph(), self.optimizer.slots())? {
+            self.session.set_bytes(arena, &bytes)?;
+        }
+        self.steps = saved.state.optimizer_steps;
+        Ok(())
+    }
+
+    /// Steps that the optimizer has counted.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Copies of the trainable range that the optimizer keeps.
+    pub fn slots(&self) -> usize {
+        self.optimizer.slots()
     }
 
     /// One step on a batch: `x` is pixels `[n, s, s, 3]` or features `[n, c]`.

@@ -28,4 +28,4 @@ pub use manifest::{Official, official};
 pub use matching::{Head, Matched, Request, Source};
 pub use open::{AnyTensor, Tensor, TensorFile, map_file};
 pub use profile::{Preprocess, Profile};
-pub use save::{Entry, replace_file, save, save_tensors};
+pub use save::{Entry, is_leftover, remove_leftovers, replace_file, save, save_tensors};

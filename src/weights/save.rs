@@ -23,23 +23,22 @@ pub struct Entry<'a> {
 /// # Errors
 /// A number that is not finite (the tensor is named and nothing is written), or what the disk says.
 pub fn save<'a>(path: impl AsRef<Path>, metadata: &Metadata, tensors: impl IntoIterator<Item = Entry<'a>>, dtype: DType) -> Result<()> {
-    save_tensors(path, &[(KEY, &metadata.to_json())], tensors, dtype)
+    save_tensors(path, &[(KEY, &metadata.to_json())], tensors.into_iter().map(|tensor| (tensor, dtype)))
 }
 
-/// Writes tensors with any metadata texts, under the same guarantees as [`save`].
+/// Writes tensors of any number types with any metadata texts, under the same guarantees as [`save`].
 ///
 /// # Errors
 /// See [`save`]; also a tensor whose bytes do not fit its shape, or two of one name.
 pub fn save_tensors<'a>(
     path: impl AsRef<Path>,
     metadata: &[(&str, &str)],
-    tensors: impl IntoIterator<Item = Entry<'a>>,
-    dtype: DType,
+    tensors: impl IntoIterator<Item = (Entry<'a>, DType)>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let tensors: Vec<Entry> = tensors.into_iter().collect();
+    let tensors: Vec<(Entry, DType)> = tensors.into_iter().collect();
     let mut names = std::collections::HashSet::new();
-    for tensor in &tensors {
+    for &(tensor, dtype) in &tensors {
         let wrong = |what: String| Err(Error::internal(what).at(tensor.name).at(path.display()));
         if tensor.bytes.len() != tensor.shape.iter().product::<usize>() * dtype.size() {
             return wrong(format!("{} bytes do not fit shape {:?} of {dtype}", tensor.bytes.len(), tensor.shape));
@@ -52,10 +51,10 @@ pub fn save_tensors<'a>(
             return Err(Error::input(what).at(tensor.name).at(path.display()).advise("training has diverged: try a smaller --lr"));
         }
     }
-    let header = header(metadata, &tensors, dtype);
+    let header = header(metadata, &tensors);
     replace_file(path, |file| {
         file.write_all(&header)?;
-        tensors.iter().try_for_each(|tensor| file.write_all(tensor.bytes))
+        tensors.iter().try_for_each(|(tensor, _)| file.write_all(tensor.bytes))
     })
 }
 
@@ -69,12 +68,12 @@ fn not_finite(bytes: &[u8], dtype: DType) -> Option<usize> {
 }
 
 /// Eight bytes of length, JSON with the tensors in the order of the data, spaces up to a multiple of 64.
-fn header(metadata: &[(&str, &str)], tensors: &[Entry], dtype: DType) -> Vec<u8> {
+fn header(metadata: &[(&str, &str)], tensors: &[(Entry, DType)]) -> Vec<u8> {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let texts: Vec<String> = metadata.iter().map(|(key, text)| format!("{}:{}", quoted(key), quoted(text))).collect();
     let mut json = format!("{{\"__metadata__\":{{{}}}", texts.join(","));
     let mut start = 0;
-    for tensor in tensors {
+    for (tensor, dtype) in tensors {
         let end = start + tensor.bytes.len();
         let (name, shape) = (quoted(tensor.name), tensor.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(","));
         let dtype = dtype.to_string().to_uppercase();
@@ -112,6 +111,28 @@ pub fn replace_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result
         File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(folder, &e))?;
     }
     Ok(())
+}
+
+/// Removes what writers that were killed left in a folder. Nobody may be writing there.
+///
+/// # Errors
+/// What the disk says.
+pub fn remove_leftovers(folder: &Path) -> Result<()> {
+    let failed = |e: io::Error| Error::io(folder, &e);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if is_leftover(&entry.file_name().to_string_lossy()) {
+            fs::remove_file(entry.path()).map_err(|e| Error::io(entry.path(), &e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file's name is one that [`replace_file`] gives to what is not finished: `.NAME.PROCESS-COUNT.tmp`.
+pub fn is_leftover(name: &str) -> bool {
+    let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
+    let numbers = inner.and_then(|inner| inner.rsplit_once('.')).and_then(|(_, numbers)| numbers.split_once('-'));
+    numbers.is_some_and(|(process, count)| process.parse::<u32>().is_ok() && count.parse::<u64>().is_ok())
 }
 
 /// A hidden name that no other writer of this or another process uses.

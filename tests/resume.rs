@@ -1,0 +1,296 @@
+//! A run that is stopped, in whatever way, and resumed ends with the same bits as one that was left alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A folder of two classes, stripes lying and standing, with the runs made from it; removed when dropped.
+struct Data(PathBuf);
+
+impl Data {
+    fn new(name: &str) -> Data {
+        let root = std::env::temp_dir().join(format!("defrost-resume-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        for (c, class) in ["lying", "standing"].iter().enumerate() {
+            fs::create_dir_all(root.join("photos").join(class)).unwrap();
+            for i in 0..8u32 {
+                let image = image::RgbImage::from_fn(40, 36, |x, y| {
+                    let along = if c == 0 { y } else { x } + i;
+                    image::Rgb([(along % 8 * 30) as u8, (x * 3 + i * 7) as u8, (y * 5) as u8])
+                });
+                image.save(root.join("photos").join(class).join(format!("{i:02}.png"))).unwrap();
+            }
+        }
+        Data(root)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn train(&self, out: &str, flags: &[&str]) -> Command {
+        let mut command = defrost(&["train"]);
+        // One thread: a pool's threads wait for each other where others compute too.
+        command.arg(self.path("photos")).arg("--out").arg(self.path(out)).args(["--weights", "random", "--threads", "1"]).args(flags);
+        command
+    }
+
+    fn resume(&self, out: &str) -> Command {
+        let mut command = defrost(&["resume"]);
+        command.arg(self.path(out));
+        command
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn defrost(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_defrost"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn ok(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    output
+}
+
+fn fails(mut command: Command, code: i32, parts: &[&str]) {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{}", text(&output));
+    parts.iter().for_each(|part| assert!(text(&output).contains(part), "{part}: {}", text(&output)));
+}
+
+/// Every file of a run by name, without what tells the time: the seconds of a history, the text of a state (its tensors stay).
+fn files(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let file = |entry: fs::DirEntry| {
+        let (name, bytes) = (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
+        let bytes = match name.as_str() {
+            "history.csv" => {
+                let text = String::from_utf8(bytes).unwrap();
+                text.lines().flat_map(|l| [l.rsplit_once(',').unwrap().0, "\n"]).collect::<String>().into_bytes()
+            }
+            "state.safetensors" => bytes[8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize..].to_vec(),
+            _ => bytes,
+        };
+        (name, bytes)
+    };
+    fs::read_dir(run).unwrap().map(|entry| file(entry.unwrap())).collect()
+}
+
+fn same(run: &Path, reference: &Path) {
+    let (found, expected) = (files(run), files(reference));
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{}", run.display());
+    for (name, bytes) in &expected {
+        assert!(found[name] == *bytes, "{} differs in {}", name, run.display());
+    }
+}
+
+const DENSE: [&str; 6] = ["--backbone", "densenet121", "--input-size", "32", "--batch-size", "4"];
+const VGG: [&str; 6] = ["--backbone", "vgg16", "--input-size", "32", "--batch-size", "6"];
+
+fn flags<'a>(network: &[&'a str], epochs: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [network, &["--epochs", epochs], more].concat()
+}
+
+/// SplitMix64.
+fn next(random: &mut u64) -> u64 {
+    *random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (*random ^ (*random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Kills runs with SIGKILL `kills` times in all, at moments spread evenly over the time that a whole run takes; each is taken up
+/// again until it is done, and is then held against the run that was left alone.
+fn killed(name: &str, flags: &[&str], kills: usize, mut random: u64) {
+    let data = Data::new(name);
+    let start = Instant::now();
+    ok(data.train("alone", flags));
+    let whole = start.elapsed();
+    let (mut left, mut runs) = (kills, 0);
+    while left > 0 {
+        runs += 1;
+        let out = format!("run{runs}");
+        loop {
+            let begun = data.path(&out).join("config.toml").exists();
+            let mut command = if begun { data.resume(&out) } else { data.train(&out, flags) };
+            let moment = Duration::from_nanos(next(&mut random) % whole.as_nanos() as u64);
+            let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+            if left > 0 && !ends_within(&mut child, moment) {
+                child.kill().unwrap();
+                left -= 1;
+                println!("{name}: run {runs} killed after {moment:?}");
+            }
+            let status = child.wait().unwrap();
+            if status.code().is_some() {
+                assert!(status.success(), "{out}: {status}");
+                break;
+            }
+        }
+        same(&data.path(&out), &data.path("alone"));
+        fs::remove_dir_all(data.path(&out)).unwrap();
+    }
+}
+
+fn ends_within(child: &mut Child, time: Duration) -> bool {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        if child.try_wait().unwrap().is_some() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1).min(end - Instant::now()));
+    }
+    child.try_wait().unwrap().is_some()
+}
+
+#[test]
+fn unfrozen_with_momentum_killed_at_18_random_moments() {
+    killed("momentum", &flags(&DENSE, "2", &["--momentum", "0.9"]), 18, 1);
+}
+
+#[test]
+fn partly_frozen_with_adam_saving_every_step_killed_at_14_random_moments() {
+    killed("adam", &flags(&DENSE, "2", &["--optimizer", "adam", "--freeze", "conv5_block8_concat", "--save-every", "0"]), 14, 2);
+}
+
+#[test]
+fn kept_features_saving_every_step_killed_at_14_random_moments() {
+    killed("features", &flags(&DENSE, "2", &["--momentum", "0.9", "--nesterov", "--freeze", "all", "--save-every", "0"]), 14, 3);
+}
+
+#[test]
+fn vgg_killed_at_4_random_moments() {
+    killed("vgg", &flags(&VGG, "2", &[]), 4, 4);
+}
+
+/// Sends a signal by name.
+#[cfg(unix)]
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status().unwrap().success());
+}
+
+/// Starts a command, waits until a line of its stderr contains `until`, sends `signals`, and returns the exit code with what
+/// else was said.
+#[cfg(unix)]
+fn interrupted(mut command: Command, until: &str, signals: &[&str]) -> (Option<i32>, String, Duration) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let found = lines.by_ref().any(|line| line.unwrap().contains(until));
+    assert!(found, "{until:?} never came");
+    let start = Instant::now();
+    signals.iter().for_each(|name| signal(&child, name));
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    (child.wait().unwrap().code(), rest.join("\n"), start.elapsed())
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_saves_itself_and_goes_on() {
+    let data = Data::new("interrupt");
+    let flags = flags(&DENSE, "3", &["--momentum", "0.9"]);
+    ok(data.train("alone", &flags));
+    for (name, signals) in [("int", &["INT"][..]), ("term", &["TERM"]), ("twice", &["INT", "INT"])] {
+        let (code, said, _) = interrupted(data.train(name, &flags), "epoch 1/3", signals);
+        assert_eq!(code, Some(130), "{said}");
+        if signals.len() == 1 {
+            assert!(said.contains("the state is saved") && said.contains("defrost resume"), "{said}");
+        }
+        let out = ok(data.resume(name));
+        assert!(text(&out).contains("resumed after"), "{}", text(&out));
+        same(&data.path(name), &data.path("alone"));
+        let again = ok(data.resume(name));
+        assert!(text(&again).contains("the run has ended"), "{}", text(&again));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn before_the_first_step_an_interrupted_run_starts_anew() {
+    let data = Data::new("early");
+    let flags = ["--backbone", "densenet121", "--input-size", "96", "--epochs", "1", "--freeze", "all"];
+    let (code, said, _) = interrupted(data.train("run", &flags), "device:", &["INT"]);
+    assert_eq!(code, Some(130), "{said}");
+    ok(data.resume("run"));
+    ok(data.train("alone", &flags));
+    same(&data.path("run"), &data.path("alone"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_leaves_the_old_state_whole_and_a_run_may_be_given_more_epochs() {
+    let data = Data::new("full");
+    let (flags, one) = (flags(&DENSE, "2", &["--momentum", "0.9"]), flags(&DENSE, "1", &["--momentum", "0.9"]));
+    ok(data.train("alone", &flags));
+    // A limit for the size of a file, in blocks of 512 bytes: a model fits (28 MB), a state with its velocity (56 MB) does not.
+    let limited = |command: Command| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' XFSZ; ulimit -f 80000; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
+        shell
+    };
+    fails(limited(data.train("first", &flags)), 3, &["state.safetensors", "defrost resume"]);
+    assert!(!data.path("first").join("state.safetensors").exists());
+    ok(data.resume("first"));
+    same(&data.path("first"), &data.path("alone"));
+
+    let (config, state) = (data.path("second/config.toml"), data.path("second/state.safetensors"));
+    ok(data.train("second", &one));
+    fs::write(&config, fs::read_to_string(&config).unwrap().replace("epochs = 1", "epochs = 2")).unwrap();
+    let before = fs::read(&state).unwrap();
+    fails(limited(data.resume("second")), 3, &["state.safetensors", "defrost resume"]);
+    assert!(fs::read(&state).unwrap() == before, "the old state is whole");
+    let names: Vec<String> = files(&data.path("second")).into_keys().collect();
+    assert!(names.iter().all(|name| !name.ends_with(".tmp")), "{names:?}");
+    ok(data.resume("second"));
+    same(&data.path("second"), &data.path("alone"));
+}
+
+#[test]
+fn what_does_not_belong_to_the_run_is_refused_by_name() {
+    let data = Data::new("refuse");
+    let flags = flags(&DENSE, "1", &["--freeze", "all"]);
+    ok(data.train("run", &flags));
+    let (config, state) = (data.path("run/config.toml"), data.path("run/state.safetensors"));
+    let settings = fs::read_to_string(&config).unwrap().replace("epochs = 1", "epochs = 2");
+    fs::write(&config, settings.replace("batch-size = 4", "batch-size = 5")).unwrap();
+    fails(data.resume("run"), 2, &["config.toml", "batch-size is 5, the run was begun with 4"]);
+    fs::write(&config, settings).unwrap();
+
+    let photo = |name: &str| data.path("photos").join(name);
+    fs::rename(photo("lying/03.png"), photo("standing/99.png")).unwrap();
+    fs::copy(photo("lying/01.png"), photo("lying/02.png")).unwrap();
+    fails(data.resume("run"), 2, &["1 is gone (lying/03.png)", "1 is new (standing/99.png)", "1 is changed (lying/02.png)"]);
+
+    let good = fs::read(&state).unwrap();
+    fs::write(&state, b"").unwrap();
+    fails(data.resume("run"), 2, &["state.safetensors", "nearly so", "best.safetensors"]);
+    let mut random = 7;
+    for _ in 0..12 {
+        let at = (next(&mut random) % good.len() as u64) as usize;
+        let mut bad = good.clone();
+        if at % 2 == 0 {
+            bad.truncate(at)
+        } else {
+            bad[at] ^= 1 << (at % 8)
+        }
+        fs::write(&state, &bad).unwrap();
+        fails(data.resume("run"), 2, &["state.safetensors"]);
+    }
+    fs::copy(data.path("run/best.safetensors"), &state).unwrap();
+    fails(data.resume("run"), 2, &["is not the state of a run"]);
+    fails(data.resume("photos"), 2, &["has no config.toml"]);
+    fails(data.resume("nowhere"), 2, &["nowhere"]);
+    fails(data.train("run", &flags), 2, &["holds a run", "defrost resume"]);
+}
