@@ -205,11 +205,12 @@ fn an_interrupted_run_saves_itself_and_goes_on() {
     for (name, signals) in [("int", &["INT"][..]), ("term", &["TERM"]), ("twice", &["INT", "INT"])] {
         let (code, said, _) = interrupted(data.train(name, &flags), "epoch 1/3", signals);
         assert_eq!(code, Some(130), "{said}");
+        let out = ok(data.resume(name));
+        // A second signal may come before the first state is written.
         if signals.len() == 1 {
             assert!(said.contains("the state is saved") && said.contains("defrost resume"), "{said}");
+            assert!(text(&out).contains("resumed after"), "{}", text(&out));
         }
-        let out = ok(data.resume(name));
-        assert!(text(&out).contains("resumed after"), "{}", text(&out));
         same(&data.path(name), &data.path("alone"));
         let again = ok(data.resume(name));
         assert!(text(&again).contains("the run has ended"), "{}", text(&again));
@@ -280,7 +281,7 @@ fn what_does_not_belong_to_the_run_is_refused_by_name() {
     for _ in 0..12 {
         let at = (next(&mut random) % good.len() as u64) as usize;
         let mut bad = good.clone();
-        if at % 2 == 0 {
+        if at.is_multiple_of(2) {
             bad.truncate(at)
         } else {
             bad[at] ^= 1 << (at % 8)
