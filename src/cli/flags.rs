@@ -99,9 +99,12 @@ struct Learning {
     /// Stop after so many epochs without a better validation accuracy
     #[arg(long, value_name = "N")]
     early_stop: Option<usize>,
-    /// Images of a training step [default: 16]
+    /// Images of a batch [default: 16]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
+    /// Batches of one step: as a batch so many times as large, in the memory of one, but batch norm sees each alone [default: 1]
+    #[arg(long, value_name = "N")]
+    accumulate: Option<usize>,
     /// Images validated at a time [default: 8]
     #[arg(long, value_name = "N")]
     val_batch_size: Option<usize>,

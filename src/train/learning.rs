@@ -12,6 +12,7 @@ impl Settings {
         let amount = |x: f64| x.is_finite() && x >= 0.0;
         let positive = "zero or a positive number";
         match self {
+            s if s.accumulate == 0 => wrong("--accumulate", 0.0, "at least 1"),
             s if !amount(s.clip_norm) => wrong("--clip-norm", s.clip_norm, positive),
             s if !amount(s.clip_value) => wrong("--clip-value", s.clip_value, positive),
             s if s.clip_norm > 0.0 && s.clip_value > 0.0 => {
@@ -39,6 +40,11 @@ impl Settings {
             _ => return Ok(()),
         };
         Err(Error::input("watches the validation, which has no images").at(flag))
+    }
+
+    /// Images of one change of the weights.
+    pub fn images_per_step(&self) -> usize {
+        self.batch_size * self.accumulate
     }
 
     /// The learning rates of a run with so many steps in an epoch.

@@ -31,8 +31,8 @@ impl<D: Backend> Run<'_, D> {
     }
 
     fn schedule(&self) -> Schedule {
-        let Settings { batch_size, .. } = self.setup.settings;
-        self.setup.settings.schedule(self.setup.split.train.len().div_ceil(*batch_size))
+        let settings = self.setup.settings;
+        settings.schedule(self.setup.split.train.len().div_ceil(settings.images_per_step()))
     }
 
     /// What the scores of the epoch that was done last mean for those to come: a lower rate on a plateau, an early end.

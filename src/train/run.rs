@@ -1,7 +1,7 @@
 //! A whole run: epochs of steps, validation after each, the best model kept, the state saved.
 
 use super::events::{Event, Listener};
-use super::features::{Fed, Feed};
+use super::features::Feed;
 use super::folder::{Folder, Row};
 use super::pace::{enough_steps, over};
 use super::position::{Position, Running};
@@ -9,6 +9,7 @@ use super::resume::saved;
 use super::settings::Settings;
 use super::setup::Setup;
 use super::state::State;
+use super::trainer::Part;
 use super::validation::Validation;
 use crate::data::permutation::epoch_order;
 use crate::error::{Error, Kind, Result};
@@ -109,13 +110,13 @@ impl<D: Backend> Run<'_, D> {
             false => split.train.clone(),
         };
         order.drain(..(self.at.batches * settings.batch_size).min(order.len()));
+        let (mut left, step) = (order.len(), settings.images_per_step());
         let save_every = Duration::from_secs(settings.save_every);
         let mut feed = Feed::new(data, features.as_ref(), order, settings.batch_size)?;
-        while !enough_steps(self.setup.settings, &self.at) {
-            let start = Instant::now();
-            let Some(batch) = feed.next() else { break };
-            self.step(&batch, start)?;
-            feed.reuse(batch);
+        while left > 0 && !enough_steps(self.setup.settings, &self.at) {
+            let images = left.min(step);
+            self.step(&mut feed, images)?;
+            left -= images;
             if self.saved.elapsed() >= save_every {
                 self.save()?;
             }
@@ -124,18 +125,27 @@ impl<D: Backend> Run<'_, D> {
         Ok(())
     }
 
-    fn step(&mut self, batch: &Fed, start: Instant) -> Result<()> {
-        let (lr, n) = (self.rate(self.at.steps()), batch.labels().len());
+    /// One step on the next `images` of the epoch, in as many batches as they make.
+    fn step(&mut self, feed: &mut Feed, images: usize) -> Result<()> {
+        let (start, lr) = (Instant::now(), self.rate(self.at.steps()));
         let Run { setup: Setup { settings, listener, data, split, trainer, folder, .. }, at, .. } = self;
-        let result = trainer.step(batch.input(), batch.labels(), lr)?;
-        at.losses.push(result.loss);
-        if let Err(error) = check_loss(result.loss, at.steps(), batch.indices().iter().map(|&i| &data.paths[i][..])) {
+        let (mut loss, mut correct, mut batches, mut indices) = (0.0, 0, 0, Vec::new());
+        while indices.len() < images {
+            let batch = feed.next().ok_or_else(|| Error::internal("the epoch ends in the middle of a step"))?;
+            let part = Part { of: images, first: batches == 0, last: indices.len() + batch.labels().len() == images };
+            let result = trainer.step(batch.input(), batch.labels(), part, lr)?;
+            (loss, correct, batches) = (loss + result.loss, correct + result.correct, batches + 1);
+            indices.extend_from_slice(batch.indices());
+            feed.reuse(batch);
+        }
+        at.losses.push(loss);
+        if let Err(error) = check_loss(loss, at.steps(), indices.iter().map(|&i| &data.paths[i][..])) {
             folder.write_steps(&at.losses)?;
             return Err(error);
         }
-        at.batches += 1;
-        at.images += n;
-        at.sums.add(result.loss, result.correct, n);
+        at.batches += batches;
+        at.images += images;
+        at.sums.add(loss, correct, images);
         let seconds = start.elapsed().as_secs_f64();
         (at.seconds, at.epoch_seconds) = (at.seconds + seconds, at.epoch_seconds + seconds);
         let (epoch, epochs, step) = (at.epoch(), settings.epochs, at.steps());

@@ -117,6 +117,8 @@ pub struct Settings {
     /// Stop after so many steps; 0 for none.
     pub steps: usize,
     pub batch_size: usize,
+    /// Batches of one step.
+    pub accumulate: usize,
     pub val_batch_size: usize,
     pub optimizer: OptimizerName,
     pub lr: f64,
@@ -181,6 +183,7 @@ impl Settings {
             epochs: 20,
             steps: 0,
             batch_size: 16,
+            accumulate: 1,
             val_batch_size: 8,
             optimizer: OptimizerName::Sgd,
             lr: 0.01,

@@ -7,7 +7,7 @@ use super::folder::Folder;
 use super::resume::same_images;
 use super::settings::{Settings, SplitName};
 use super::state::Saved;
-use super::trainer::Trainer;
+use super::trainer::{Part, Trainer};
 use crate::data::check::Report;
 use crate::data::dataset::Dataset;
 use crate::data::listing::Listing;
@@ -91,7 +91,7 @@ impl<'a, D: Backend> Setup<'a, D> {
         let (settings, split, trainer) = (self.settings, &self.split, &mut self.trainer);
         let batch = settings.batch_size.min(split.train.len());
         let model = trainer.model(batch)?;
-        let step = trainer.program(batch)?.plan().bytes;
+        let step = trainer.program(batch, Part::whole(batch))?.plan().bytes;
         // Features of a frozen backbone are computed in batches of training, for all images; otherwise validation has its own.
         let forward = if trainer.keeps_features() { settings.batch_size } else { settings.val_batch_size.min(split.val.len().max(1)) };
         let check = trainer.inference.program(trainer.session.device(), forward)?.plan().bytes;

@@ -11,20 +11,51 @@ use crate::metrics::argmax;
 use crate::models::{Freeze, Model, Spec};
 use crate::ops::Backend;
 use crate::ops::sgd::KNOBS;
+use crate::pass::plan::Options;
 use crate::weights::{ModelFile, Request};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What a step reports.
+/// What a batch brought.
 #[derive(Clone, Debug)]
 pub struct StepResult {
-    /// Mean loss of the batch.
+    /// Its share of the step's loss: the mean over the step's images is the sum over its batches.
     pub loss: f64,
     /// Images whose most probable class is the true one.
     pub correct: usize,
 }
 
-/// Programs for every batch size over one set of weights.
+/// A batch's part in a step. Mostly it is the whole step; where gradients are accumulated, a step has several batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Images of the whole step.
+    pub of: usize,
+    /// Gradients replace those of the step before; those of later batches are added.
+    pub first: bool,
+    /// The weights change.
+    pub last: bool,
+}
+
+impl Part {
+    /// A step of one batch of `images`.
+    pub fn whole(images: usize) -> Self {
+        Part { of: images, first: true, last: true }
+    }
+
+    fn kind(self, batch: usize) -> Kind {
+        Kind { batch, adds: !self.first, updates: self.last }
+    }
+}
+
+/// What tells training programs apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    batch: usize,
+    adds: bool,
+    updates: bool,
+}
+
+/// Programs for every kind of batch over one set of weights.
 pub struct Trainer<D: Backend> {
     pub session: Session<D>,
     pub inference: Inference<D>,
@@ -33,7 +64,7 @@ pub struct Trainer<D: Backend> {
     clip: Clip,
     /// What a class's images count for in the loss.
     pub class_weights: Vec<f64>,
-    programs: HashMap<usize, Program<D>>,
+    programs: HashMap<Kind, Program<D>>,
     /// The input of a step: `features` when those of a frozen backbone are kept, `pixels` otherwise.
     input: &'static str,
     steps: usize,
@@ -70,21 +101,30 @@ impl<D: Backend> Trainer<D> {
         Spec { batch, ..self.spec.clone() }.build()
     }
 
-    /// The training program for a batch size, compiled when first needed.
+    /// The training program for a batch of so many images, compiled when first needed.
     ///
     /// # Errors
     /// When it cannot be built.
-    pub fn program(&mut self, batch: usize) -> Result<&Program<D>> {
-        if !self.programs.contains_key(&batch) {
-            let mut model = self.model(batch)?;
-            if self.keeps_features() {
-                model.graph.cut("features")?;
-            }
-            let graph = with_update(gradient_graph(&model)?, &self.optimizer, self.clip)?;
-            let program = Program::compile(graph, self.session.device(), Passes::default())?;
-            self.programs.insert(batch, program);
+    pub fn program(&mut self, batch: usize, part: Part) -> Result<&mut Program<D>> {
+        let kind = part.kind(batch);
+        if !self.programs.contains_key(&kind) {
+            let program = self.compile(kind)?;
+            self.programs.insert(kind, program);
         }
-        Ok(&self.programs[&batch])
+        Ok(self.programs.get_mut(&kind).expect("inserted above"))
+    }
+
+    fn compile(&self, kind: Kind) -> Result<Program<D>> {
+        let mut model = self.model(kind.batch)?;
+        if self.keeps_features() {
+            model.graph.cut("features")?;
+        }
+        let mut graph = gradient_graph(&model)?;
+        if kind.updates {
+            graph = with_update(graph, &self.optimizer, self.clip)?;
+        }
+        let plan = Options { accumulate: kind.adds, ..Options::default() };
+        Program::compile(graph, self.session.device(), Passes { plan, ..Passes::default() })
     }
 
     /// Gives every weight its first value; returns what was kept of the file, as a sentence.
@@ -92,9 +132,9 @@ impl<D: Backend> Trainer<D> {
     /// # Errors
     /// When the file does not fit the model.
     pub fn start(&mut self, batch: usize, file: Option<&ModelFile>, classes: &[String], seed: u32) -> Result<String> {
-        self.program(batch)?;
+        self.program(batch, Part::whole(batch))?;
         let hidden: Vec<String> = self.spec.hidden.iter().map(ToString::to_string).collect();
-        let (program, backbone) = (&self.programs[&batch], self.spec.backbone.name());
+        let (program, backbone) = (&self.programs[&Part::whole(batch).kind(batch)], self.spec.backbone.name());
         let request = Request { backbone, graph: program.graph(), hidden: &hidden, classes };
         fill(&mut self.session, program, file.map(|f| (f, request)), u64::from(seed))
     }
@@ -104,8 +144,9 @@ impl<D: Backend> Trainer<D> {
     /// # Errors
     /// When the state is that of another model.
     pub fn restore(&mut self, batch: usize, saved: &Saved) -> Result<()> {
-        self.program(batch)?;
-        let program = &self.programs[&batch];
+        let whole = Part::whole(batch);
+        self.program(batch, whole)?;
+        let program = &self.programs[&whole.kind(batch)];
         self.session.reserve(program)?;
         for (arena, bytes) in saved.arenas(program.graph(), self.optimizer.slots())? {
             self.session.set_bytes(arena, &bytes)?;
@@ -124,24 +165,29 @@ impl<D: Backend> Trainer<D> {
         self.optimizer.slots()
     }
 
-    /// One step on a batch: `x` is pixels `[n, s, s, 3]` or features `[n, c]`.
+    /// A batch's part of a step: `x` is pixels `[n, s, s, 3]` or features `[n, c]`. The gradient of a step is that of the mean loss
+    /// over all its images, whatever the sizes of its batches: an image's weight in the mean over its batch is `n / of` times its
+    /// class's. Batch norm's statistics are those of each batch.
     ///
     /// # Errors
     /// When memory is short.
-    pub fn step(&mut self, x: Host<'_>, labels: &[usize], lr: f64) -> Result<StepResult> {
-        let (n, classes) = (labels.len(), self.spec.classes);
+    pub fn step(&mut self, x: Host<'_>, labels: &[usize], part: Part, lr: f64) -> Result<StepResult> {
+        let (n, classes, input) = (labels.len(), self.spec.classes, self.input);
         let mut targets = vec![0f32; n * classes];
         labels.iter().enumerate().for_each(|(i, &label)| targets[i * classes + label] = 1.0);
-        self.steps += 1;
+        let share = n as f64 / part.of as f64;
+        let weights: Vec<f64> = labels.iter().map(|&label| share * self.class_weights[label]).collect();
+        self.steps += usize::from(part.last);
         // In f64, so that the specification's step is not the f32 learning rate's.
         let mut knobs = [0f64; KNOBS];
         (knobs[0], knobs[1]) = (lr, self.steps as f64);
-        self.program(n)?;
-        let program = self.programs.get_mut(&n).expect("compiled above");
+        self.program(n, part)?;
+        let program = self.programs.get_mut(&part.kind(n)).expect("compiled above");
         self.session.reserve(program)?;
-        self.session.set(program, "knobs", &knobs[..])?;
-        self.session.set(program, self.input, x)?;
-        let weights: Vec<f64> = labels.iter().map(|&label| self.class_weights[label]).collect();
+        if part.last {
+            self.session.set(program, "knobs", &knobs[..])?;
+        }
+        self.session.set(program, input, x)?;
         self.session.set(program, "weights", &weights[..])?;
         self.session.run(program, &[("targets", &targets)])?;
         let loss = self.session.get(program, "loss")?[0];
