@@ -124,7 +124,7 @@ fn upper_quartile(mut values: Vec<f64>) -> f64 {
 }
 
 /// Up to seven round numbers (1, 2 or 5 times a power of ten apart) that enclose a range, not beyond `bounds`.
-fn ticks(low: f64, high: f64, bounds: Option<[f64; 2]>) -> Vec<f64> {
+pub(super) fn ticks(low: f64, high: f64, bounds: Option<[f64; 2]>) -> Vec<f64> {
     let span = if high - low > 1e-9 * high.abs() { high - low } else { high.abs().max(0.1) * 0.2 };
     let (low, high) = if high - low < span { (low - span / 2.0, high + span / 2.0) } else { (low, high) };
     let raw = span / 5.0;
@@ -139,7 +139,7 @@ fn ticks(low: f64, high: f64, bounds: Option<[f64; 2]>) -> Vec<f64> {
 }
 
 /// A tick's number with as many decimals as the step between ticks needs.
-fn label(tick: f64, step: f64, percent: bool) -> String {
+pub(super) fn label(tick: f64, step: f64, percent: bool) -> String {
     let (tick, step) = if percent { (100.0 * tick, 100.0 * step) } else { (tick, step) };
     let decimals = (-(step * 1.0001).log10().floor()).max(0.0) as usize;
     let tick = if tick.abs() < step * 1e-6 { 0.0 } else { tick };

@@ -3,6 +3,7 @@
 
 mod confusion;
 mod curves;
+mod rates;
 mod reliability;
 mod svg;
 mod table;
@@ -10,6 +11,7 @@ mod units;
 
 pub use confusion::confusion;
 pub use curves::{Epoch, curves};
+pub use rates::{Mark, Trial, rates};
 pub use reliability::reliability;
 pub use table::{Align, Table};
 pub use units::{bytes, flops, grouped};

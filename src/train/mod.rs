@@ -21,6 +21,7 @@ pub mod settings;
 pub mod setup;
 pub mod state;
 pub mod step;
+pub mod sweep;
 pub mod trainer;
 pub mod validation;
 
