@@ -180,6 +180,15 @@ impl<D: Backend> Session<D> {
         self.loaded += 1;
     }
 
+    /// Empties an arena; what it held is lost, and [`Session::reserve`] makes it anew, all zeros.
+    ///
+    /// # Errors
+    /// When the device has no memory at all.
+    pub fn clear(&mut self, arena: Arena) -> Result<()> {
+        self.arenas.install(arena, self.device.alloc(0)?);
+        Ok(())
+    }
+
     /// Writes a named input, parameter or state of a program, in row-major order.
     ///
     /// # Errors

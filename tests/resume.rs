@@ -295,3 +295,31 @@ fn what_does_not_belong_to_the_run_is_refused_by_name() {
     fails(data.resume("nowhere"), 2, &["nowhere"]);
     fails(data.train("run", &flags), 2, &["holds a run", "defrost resume"]);
 }
+
+/// Everything that decides how a run learns, stopped after every step by a time limit of nothing.
+#[test]
+fn stopped_after_every_step_a_run_learns_as_if_left_alone() {
+    let data = Data::new("learning");
+    let rate = ["--schedule", "plateau", "--patience", "1", "--plateau-on", "val-accuracy", "--min-delta", "0.6", "--warmup-steps", "3"];
+    let rest = ["--optimizer", "adam", "--freeze-epochs", "2", "--unfreeze-lr", "0.001", "--accumulate", "2", "--class-weight", "balanced"];
+    let flags = flags(&DENSE, "5", &[&rate[..], &rest, &["--clip-norm", "0.5", "--lr-gamma", "0.5"]].concat());
+    ok(data.train("alone", &flags));
+    let halting = [&flags[..], &["--time-limit", "0s"]].concat();
+    let first = text(&ok(data.train("halting", &halting)));
+    assert!(first.contains("time limit of 0s reached after 1 steps, 0 whole epochs; last.safetensors: val loss"), "{first}");
+    assert!(data.path("halting/best.safetensors").exists(), "a model from the first step on");
+    // 13 training images in batches of 4, two to a step: two steps an epoch, five epochs.
+    for step in 2..=10 {
+        let said = text(&ok(data.resume("halting")));
+        assert!(said.contains(&format!("resumed after {} steps", step - 1)), "{said}");
+        assert_eq!(said.contains("time limit of 0s reached"), step < 10, "{said}");
+        assert_eq!(said.contains("epoch 3: the backbone thaws"), step == 5, "{said}");
+    }
+    assert!(text(&ok(data.resume("halting"))).contains("the run has ended"));
+    let config = data.path("halting/config.toml");
+    fs::write(&config, fs::read_to_string(&config).unwrap().replace("time-limit = \"0s\"", "time-limit = \"none\"")).unwrap();
+    same(&data.path("halting"), &data.path("alone"));
+    let history = fs::read_to_string(data.path("alone/history.csv")).unwrap();
+    let rates: Vec<f64> = history.lines().skip(1).map(|l| l.split(',').nth(5).unwrap().parse().unwrap()).collect();
+    assert!(rates[1] == 0.01 && rates[2] <= 0.001 && rates[4] < rates[2], "{rates:?}");
+}

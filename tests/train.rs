@@ -237,3 +237,69 @@ fn settings_that_contradict_each_other_are_refused() {
     refuses(&["--class-weight", data.path("weights.csv").to_str().unwrap()], "class \"standing\" has no weight");
     assert!(!data.path("x").exists(), "nothing was written");
 }
+
+/// The tensors of a model file, without what it says about itself.
+fn tensors(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let file = defrost::weights::ModelFile::open(path).unwrap();
+    file.tensors().names().iter().map(|n| (n.clone(), file.tensor(n).unwrap().bytes.to_vec())).collect()
+}
+
+#[test]
+fn the_head_first_and_then_everything_is_two_runs_in_one() {
+    let data = Data::new("thaw");
+    let dense = ["--backbone", "densenet121", "--input-size", "32", "--batch-size", "6", "--no-shuffle", "--momentum", "0.9"];
+    let train = |out: &str, more: &[&str]| {
+        let output = data.train(out, &[&dense[..], more].concat());
+        let text = said(&output);
+        ok(output);
+        text
+    };
+    let text = train("both", &["--weights", "random", "--epochs", "2", "--freeze-epochs", "1", "--unfreeze-lr", "0.001"]);
+    assert!(text.contains("of which 2050 are trained") && text.contains("epoch 2: the backbone thaws, 6955906 parameters"), "{text}");
+    assert_eq!(column(&data.path("both"), "lr"), [0.01, 0.001]);
+    train("head", &["--weights", "random", "--epochs", "1", "--freeze", "all"]);
+    let head = data.path("head/last.safetensors");
+    train("rest", &["--weights", head.to_str().unwrap(), "--epochs", "1", "--lr", "0.001"]);
+    assert!(tensors(&data.path("both/last.safetensors")) == tensors(&data.path("rest/last.safetensors")));
+    // Statistics stand still with the backbone, as under Keras's trainable = False, and move when it thaws.
+    let moving = |run: &str| tensors(&data.path(run).join("last.safetensors")).into_iter().find(|(n, _)| n == "bn/moving_mean").unwrap();
+    assert!(moving("head").1.iter().all(|&b| b == 0), "they are new, all zero");
+    assert!(moving("both").1.iter().any(|&b| b != 0));
+    // On moving statistics, batch norm trains its scale and shift, and the statistics stay.
+    train("moving", &["--weights", "random", "--epochs", "1", "--batch-norm", "moving", "--lr", "0.0001"]);
+    let (new, trained) = (tensors(&head), tensors(&data.path("moving/last.safetensors")));
+    for ((name, before), (_, after)) in new.iter().zip(&trained) {
+        assert_eq!(before == after, name.contains("moving_"), "{name}");
+    }
+    let refuse = |more: &[&str], with: &str| refused(data.train("x", &[&dense[..], &["--weights", "random"], more].concat()), with);
+    refuse(&["--freeze-epochs", "1", "--freeze", "all"], "--freeze-epochs");
+    refuse(&["--unfreeze-lr", "1"], "needs --freeze-epochs");
+    refuse(&["--freeze-epochs", "1", "--freeze", "nowhere"], "no layer is called");
+}
+
+#[test]
+fn what_does_not_fit_is_foreseen_with_the_batch_that_does() {
+    let data = Data::new("memory");
+    let (photos, out) = (data.path("photos"), data.path("run"));
+    let args = ["train", photos.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let network = ["--backbone", "densenet121", "--weights", "random", "--input-size", "32", "--batch-size", "16", "--epochs", "1"];
+    let train = |memory: &str, more: &[&str]| {
+        let all = [&args[..], &network, more].concat();
+        Command::new(env!("CARGO_BIN_EXE_defrost")).args(all).env("DEFROST_MEMORY", memory).output().unwrap()
+    };
+    let output = train("100M", &[]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("a batch of 16 images needs") && text.contains("MiB are available"), "{text}");
+    let largest: usize = text.split("fits is ").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
+    let advice = text.split("; --batch-size ").nth(1).unwrap();
+    let [size, accumulate] = [0, 2].map(|i| advice.split(' ').nth(i).unwrap().parse::<usize>().unwrap());
+    assert!(largest < 16 && size <= largest && size * accumulate == 16, "{text}");
+    assert!(!out.exists(), "nothing was written");
+    let (just, more) = (largest.to_string(), (largest + 1).to_string());
+    assert_eq!(train("100M", &["--batch-size", &more]).status.code(), Some(3));
+    assert_eq!(train("100M", &["--batch-size", &just, "--accumulate", "2", "--steps", "1"]).status.code(), Some(0));
+    let none = train("30M", &[]);
+    assert_eq!(none.status.code(), Some(3));
+    assert!(said(&none).contains("not even one image fits"), "{}", said(&none));
+}

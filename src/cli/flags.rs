@@ -33,6 +33,9 @@ struct Network {
     /// none, all (the whole backbone), or everything up to and including a layer as `summary` prints them [default: none]
     #[arg(long, value_name = "all|none|LAYER")]
     freeze: Option<String>,
+    /// Train the head alone for so many epochs first; then what --freeze says [default: 0]
+    #[arg(long, value_name = "N")]
+    freeze_epochs: Option<usize>,
     /// A dense layer before the softmax, as 1024:sigmoid; may be given more than once
     #[arg(long, value_name = "UNITS:ACT")]
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -99,6 +102,9 @@ struct Learning {
     /// Stop after so many epochs without a better validation accuracy
     #[arg(long, value_name = "N")]
     early_stop: Option<usize>,
+    /// End after the step at which this time is up, saved and validated, to be resumed: 90m, 1h30m, 45s
+    #[arg(long, value_name = "TIME")]
+    time_limit: Option<String>,
     /// Images of a batch [default: 16]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
@@ -167,6 +173,9 @@ struct Rate {
     /// The schedules lower the rate no further than this [default: 0]
     #[arg(long, value_name = "X")]
     lr_min: Option<f64>,
+    /// The learning rate after --freeze-epochs [default: the same]
+    #[arg(long, value_name = "X")]
+    unfreeze_lr: Option<f64>,
     /// What `--schedule plateau` watches [default: val-loss]
     #[arg(long, value_name = "NAME")]
     plateau_on: Option<ScoreName>,

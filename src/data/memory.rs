@@ -4,9 +4,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Bytes that can be had without swapping and within the limit of the process's control group; `None` where neither is told.
+/// Bytes that can be had without swapping, within the limit of the process's control group and within what the environment
+/// variable `DEFROST_MEMORY` allows (`6G`, `800M`); `None` where nothing is told.
 pub fn available() -> Option<u64> {
-    [machine(), group()].into_iter().flatten().min()
+    [machine(), group(), std::env::var("DEFROST_MEMORY").ok().and_then(|text| bytes(&text))].into_iter().flatten().min()
+}
+
+/// A number of bytes, perhaps in units of 1024 and its powers.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim().trim_end_matches(['B', 'b', 'i']);
+    let unit = digits.chars().last()?.to_ascii_uppercase();
+    let power = "KMGT".find(unit).map_or(0, |i| i as i32 + 1);
+    let number: f64 = digits.trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim().parse().ok()?;
+    (number >= 0.0).then_some((number * 1024f64.powi(power)) as u64)
 }
 
 /// `MemAvailable` of the kernel.
@@ -61,6 +71,12 @@ fn left(version: Version, folder: &Path) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::data::testing::Folder;
+
+    #[test]
+    fn sizes_are_read_with_their_units() {
+        let sizes = ["1500", "2K", "0.5G", "3 MiB", "8GB", "lots", "", "-1"].map(bytes);
+        assert_eq!(sizes, [Some(1500), Some(2048), Some(1 << 29), Some(3 << 20), Some(8 << 30), None, None, None]);
+    }
 
     #[test]
     fn a_groups_limit_less_its_use_is_left() {

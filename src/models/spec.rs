@@ -29,6 +29,27 @@ pub enum Freeze {
     Layer(String),
 }
 
+impl From<&str> for Freeze {
+    /// As `--freeze` has it: `none`, `all`, or a layer.
+    fn from(text: &str) -> Self {
+        match text {
+            "none" => Freeze::None,
+            "all" => Freeze::All,
+            layer => Freeze::Layer(layer.into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Freeze {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Freeze::None => "none",
+            Freeze::All => "all",
+            Freeze::Layer(layer) => layer,
+        })
+    }
+}
+
 /// Which statistics batch norm layers that are not frozen use in training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum BatchNorm {

@@ -1,7 +1,7 @@
 //! What happens in a run, told to whoever shows, logs or draws it.
 
 use super::folder::Row;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::time::Duration;
 
 /// What happens in a run.
@@ -85,4 +85,9 @@ pub trait Listener: Sync {
     fn interrupted(&self) -> Option<Duration> {
         None
     }
+}
+
+/// An error once the user asked to stop.
+pub(super) fn go_on(listener: &dyn Listener) -> Result<()> {
+    listener.interrupted().map_or(Ok(()), |_| Err(Error::interrupted("interrupted")))
 }

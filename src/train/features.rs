@@ -1,6 +1,6 @@
 //! What steps are fed with: pixels prepared ahead, or the features of a frozen backbone, computed once.
 
-use super::events::{Event, Listener};
+use super::events::{Event, Listener, go_on};
 use super::settings::Settings;
 use super::trainer::Trainer;
 use crate::data::batches::{Batch, Batches};
@@ -31,7 +31,7 @@ impl Features {
     ) -> Result<Self> {
         let all: Vec<usize> = (0..data.len()).collect();
         let total = data.len();
-        let mut tell = |done| listener.on(Event::Features { done, total });
+        let mut tell = |done| listener.on(Event::Features { done, total }).and_then(|()| go_on(listener));
         let rows = trainer.inference.images(&mut trainer.session, "features", data, &all, settings.batch_size, &mut tell)?;
         Ok(Features { channels: rows.len() / total, rows })
     }

@@ -3,23 +3,27 @@
 //! Plans are exact and cheap, so the largest batch that fits is found by planning, not by trying.
 
 use super::settings::Settings;
-use super::trainer::{Part, Trainer};
+use super::trainer::Trainer;
 use crate::error::{Error, Result};
 use crate::ops::Backend;
 use crate::report::bytes as size_of;
 
-/// What a run's programs will hold at most, in bytes: its steps on `batch` images and its forward passes share their arenas,
-/// each of which is as large as the largest program wants it. `images` are all that are trained on, or validated.
+/// What a run's programs will hold at most, in bytes. They share their arenas, each as large as the largest program wants it:
+/// steps on `batch` images, in every phase of the run, and forward passes. `images` are all that are trained on, or validated.
 ///
 /// # Errors
 /// When a program cannot be built.
 pub fn planned<D: Backend>(trainer: &mut Trainer<D>, settings: &Settings, batch: usize, images: [usize; 2]) -> Result<usize> {
     let batch = batch.min(images[0]);
-    let step = trainer.planned(batch, Part::whole(batch))?;
+    let several = settings.accumulate > 1 && batch < images[0];
     // Features of a frozen backbone are computed in batches of training, for all images; otherwise validation has its own.
     let forward = if trainer.keeps_features() { batch } else { settings.val_batch_size.min(images[1].max(1)) };
-    let check = trainer.inference.planned(trainer.session.device(), forward)?;
-    Ok(step.iter().zip(check).map(|(&a, b)| a.max(b)).sum())
+    let mut most = trainer.inference.planned(trainer.session.device(), forward)?;
+    for freeze in settings.phases() {
+        let bytes = trainer.planned(&freeze, batch, several)?;
+        most.iter_mut().zip(bytes).for_each(|(most, bytes)| *most = bytes.max(*most));
+    }
+    Ok(most.iter().sum())
 }
 
 /// Refuses a batch whose plan exceeds `available` bytes; returns the planned ones.

@@ -3,6 +3,7 @@
 use crate::base::DType;
 use crate::data::batches::Batches;
 use crate::data::dataset::Dataset;
+use crate::device::Arena;
 use crate::error::Result;
 use crate::exec::{Passes, Program, Session};
 use crate::ir::{Graph, Role};
@@ -34,10 +35,26 @@ impl<D: Backend> Inference<D> {
     /// When the model cannot be built at this size.
     pub fn program(&mut self, device: &D, batch: usize) -> Result<&mut Program<D>> {
         if !self.programs.contains_key(&batch) {
-            let graph = Spec { batch, ..self.spec.clone() }.build()?.graph;
-            self.programs.insert(batch, Program::compile(graph, device, self.passes)?);
+            let program = self.compile(device, batch)?;
+            self.programs.insert(batch, program);
         }
         Ok(self.programs.get_mut(&batch).expect("inserted above"))
+    }
+
+    /// Bytes of each arena for batches of `batch` images.
+    ///
+    /// # Errors
+    /// When the model cannot be built at this size.
+    pub fn planned(&self, device: &D, batch: usize) -> Result<[usize; Arena::ALL.len()]> {
+        match self.programs.get(&batch) {
+            Some(program) => Ok(program.plan().bytes),
+            None => Ok(self.compile(device, batch)?.plan().bytes),
+        }
+    }
+
+    fn compile(&self, device: &D, batch: usize) -> Result<Program<D>> {
+        let graph = Spec { batch, ..self.spec.clone() }.build()?.graph;
+        Program::compile(graph, device, self.passes)
     }
 
     /// The output `name` (`features`, `logits`, `probabilities`) of one batch of pixels `[n, s, s, 3]`, row by row.

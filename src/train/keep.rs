@@ -3,6 +3,7 @@
 use super::events::Event;
 use super::folder::Row;
 use super::run::Run;
+use super::settings::Settings;
 use super::validation::{Validation, write_curves};
 use crate::error::Result;
 use crate::ops::Backend;
@@ -32,6 +33,34 @@ impl<D: Backend> Run<'_, D> {
         let title = format!("{}, {} frozen", settings.backbone()?.title(), settings.freeze);
         write_curves(folder, &title, &self.at.history, self.at.best)?;
         listener.on(Event::Epoch { row: &row, epochs: settings.epochs, best: better })
+    }
+
+    /// Leaves a run whose time is up: the state is saved, `last.safetensors` is the model as it is. As long as no epoch is done it is
+    /// also the best; the first epoch that is done replaces it, so that a resumed run ends as one that was left alone. Returns
+    /// what is known of the model.
+    pub(super) fn leave(&mut self) -> Result<Option<Row>> {
+        let Settings { time_limit, .. } = self.setup.settings;
+        let (steps, done, folder) = (self.at.steps(), self.at.history.len(), self.setup.folder.path().display().to_string());
+        let mut line = format!("time limit of {time_limit} reached after {steps} steps, {done} whole epochs");
+        let mut row = None;
+        if self.at.batches > 0 {
+            self.save()?;
+            let validation = self.validate()?;
+            let found = self.row(validation.as_ref());
+            let (folder, metadata, (session, program)) = (&self.setup.folder, self.metadata(&found), self.setup.trainer.weights()?);
+            folder.write_steps(&self.at.losses)?;
+            folder.model("last.safetensors", session, program, &metadata)?;
+            if let (Some(loss), Some(accuracy)) = (found.val_loss, found.val_accuracy) {
+                line += &format!("; last.safetensors: val loss {loss:.4}, val accuracy {accuracy:.4}");
+            }
+            if self.at.best == 0 {
+                folder.model("best.safetensors", session, program, &metadata)?;
+                validation.map_or(Ok(()), |v| v.write(folder))?;
+            }
+            row = Some(found);
+        }
+        self.setup.listener.on(Event::Note(&format!("{line}; go on with: defrost resume {folder}")))?;
+        Ok(row)
     }
 
     fn row(&self, validation: Option<&Validation>) -> Row {

@@ -4,6 +4,8 @@ use super::schedule::{Plateau, Schedule, Shape};
 use super::settings::{ScheduleName, ScoreName, Settings};
 use super::step::Clip;
 use crate::error::{Error, Result};
+use crate::models::Freeze;
+use std::time::Duration;
 
 impl Settings {
     /// Refuses what makes no sense.
@@ -12,6 +14,11 @@ impl Settings {
         let amount = |x: f64| x.is_finite() && x >= 0.0;
         let positive = "zero or a positive number";
         match self {
+            s if s.freeze_epochs > 0 && s.freeze == "all" => {
+                Err(Error::input("has no end to come to: --freeze all freezes the backbone in every epoch").at("--freeze-epochs"))
+            }
+            s if !amount(s.unfreeze_lr) => wrong("--unfreeze-lr", s.unfreeze_lr, positive),
+            s if s.unfreeze_lr > 0.0 && s.freeze_epochs == 0 => Err(Error::input("needs --freeze-epochs").at("--unfreeze-lr")),
             s if s.accumulate == 0 => wrong("--accumulate", 0.0, "at least 1"),
             s if !amount(s.clip_norm) => wrong("--clip-norm", s.clip_norm, positive),
             s if !amount(s.clip_value) => wrong("--clip-value", s.clip_value, positive),
@@ -27,8 +34,30 @@ impl Settings {
             s if !(s.lr_min >= 0.0 && s.lr_min < s.lr) => wrong("--lr-min", s.lr_min, &format!("in 0..{}, the learning rate", s.lr)),
             s if s.patience == 0 => wrong("--patience", 0.0, "at least 1"),
             s if !amount(s.min_delta) => wrong("--min-delta", s.min_delta, positive),
-            _ => Ok(()),
+            s => s.time_limit().map(drop),
         }
+    }
+
+    /// How long a command may take.
+    ///
+    /// # Errors
+    /// What is no time.
+    pub fn time_limit(&self) -> Result<Option<Duration>> {
+        let text = self.time_limit.as_str();
+        let wrong = || Error::input(format!("{text:?} is no time")).at("--time-limit").advise("expected none, 90m, 1h30m or 45s");
+        let (mut seconds, mut rest) = (0.0, text);
+        if text == "none" {
+            return Ok(None);
+        }
+        while !rest.is_empty() {
+            let end = rest.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(rest.len());
+            let (number, unit) = (&rest[..end], rest[end..].chars().next());
+            let unit_seconds = [('s', 1.0), ('m', 60.0), ('h', 3600.0), ('d', 86_400.0)].into_iter().find(|(c, _)| Some(*c) == unit);
+            let amount: f64 = number.trim().parse().map_err(|_| wrong())?;
+            seconds += amount * unit_seconds.ok_or_else(wrong)?.1;
+            rest = &rest[end + 1..];
+        }
+        Duration::try_from_secs_f64(seconds).ok().filter(|_| !text.is_empty()).map(Some).ok_or_else(wrong)
     }
 
     /// Refuses what watches a validation that has no images.
@@ -40,6 +69,18 @@ impl Settings {
             _ => return Ok(()),
         };
         Err(Error::input("watches the validation, which has no images").at(flag))
+    }
+
+    /// What stands still in an epoch, counted from 1.
+    pub fn freeze_in(&self, epoch: usize) -> Freeze {
+        if epoch <= self.freeze_epochs { Freeze::All } else { Freeze::from(&self.freeze[..]) }
+    }
+
+    /// What stands still, one after the other.
+    pub fn phases(&self) -> Vec<Freeze> {
+        let mut phases = vec![self.freeze_in(1), self.freeze_in(usize::MAX)];
+        phases.dedup();
+        phases
     }
 
     /// Images of one change of the weights.
@@ -63,8 +104,9 @@ impl Settings {
                 larger: self.plateau_on == ScoreName::ValAccuracy,
             }),
         };
+        let later = (self.unfreeze_lr > 0.0).then_some((self.freeze_epochs, self.unfreeze_lr));
         let steps = if self.steps > 0 { all.min(self.steps) } else { all };
-        Schedule { shape, lr: self.lr, later: None, min: self.lr_min, warmup, steps_per_epoch, steps }
+        Schedule { shape, lr: self.lr, later, min: self.lr_min, warmup, steps_per_epoch, steps }
     }
 
     /// What is done to gradients before the optimizer reads them.

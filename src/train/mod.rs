@@ -8,6 +8,7 @@ pub mod class_weights;
 pub mod events;
 pub mod features;
 pub mod folder;
+mod foresight;
 pub mod inference;
 mod keep;
 mod learning;

@@ -1,6 +1,6 @@
 //! A whole run: epochs of steps, validation after each, the best model kept, the state saved.
 
-use super::events::{Event, Listener};
+use super::events::{Event, Listener, go_on};
 use super::features::Feed;
 use super::folder::{Folder, Row};
 use super::pace::{enough_steps, over};
@@ -42,8 +42,9 @@ pub enum Resumed {
 /// Wrong settings or data (before anything is written), memory that is not there, a loss that is not finite, a full disk, an
 /// interruption.
 pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &dyn Listener) -> Result<Summary> {
+    let begun = Instant::now();
     let setup = Setup::new(device, settings, Folder::new(out)?, None, listener)?;
-    Run { setup, at: Position::default(), saved: Instant::now() }.run()
+    Run { setup, at: Position::default(), saved: Instant::now(), begun }.run()
 }
 
 /// Goes on with the run in `folder` from its last saved state, or from the beginning if it was stopped before the first;
@@ -52,7 +53,7 @@ pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &
 /// # Errors
 /// As [`train`]; a damaged state; settings or images that are not those of the run.
 pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listener: &dyn Listener) -> Result<Resumed> {
-    let folder = Folder::open(folder)?;
+    let (begun, folder) = (Instant::now(), Folder::open(folder)?);
     let saved = saved(&folder, settings)?;
     let at = saved.as_ref().map(|s| s.state.position.clone()).unwrap_or_default();
     if let (true, Some(best)) = (over(settings, &at), at.best()) {
@@ -64,7 +65,7 @@ pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listene
     }
     let setup = Setup::new(device, settings, folder, saved.as_ref(), listener)?;
     drop(saved);
-    Run { setup, at, saved: Instant::now() }.run().map(Resumed::Done)
+    Run { setup, at, saved: Instant::now(), begun }.run().map(Resumed::Done)
 }
 
 /// A run under way.
@@ -73,24 +74,31 @@ pub struct Run<'a, D: Backend> {
     pub at: Position,
     /// When the state was saved.
     saved: Instant,
+    /// When the command was given.
+    begun: Instant,
 }
 
 impl<D: Backend> Run<'_, D> {
     fn run(mut self) -> Result<Summary> {
         let listener = self.setup.listener;
         listener.on(Event::Started { epoch: self.at.epoch(), step: self.at.steps() })?;
-        if let Err(error) = self.epochs() {
-            return Err(if error.kind() == Kind::Interrupted { self.interrupted()? } else { error });
-        }
-        let best = self.at.best().cloned().ok_or_else(|| Error::internal("a run without epochs"))?;
+        let stopped = match self.epochs() {
+            Err(error) if error.kind() == Kind::Interrupted => return Err(self.interrupted()?),
+            result => result?,
+        };
+        let best = self.at.best().cloned().or(stopped).ok_or_else(|| Error::internal("a run without epochs"))?;
         let features = self.setup.features.as_ref().map(|_| (self.setup.data.len(), self.setup.features_seconds));
         let images_per_second = self.at.images as f64 / (self.at.seconds + self.setup.features_seconds);
         Ok(Summary { best, images_per_second, features })
     }
 
-    fn epochs(&mut self) -> Result<()> {
+    /// Epochs until the run is over or its time is up; in the second case, what there is of a model that is no epoch's.
+    fn epochs(&mut self) -> Result<Option<Row>> {
         while !over(self.setup.settings, &self.at) {
-            self.train_epoch()?;
+            self.setup.enter(self.at.epoch())?;
+            if !self.train_epoch()? {
+                return self.leave();
+            }
             let start = Instant::now();
             let validation = self.validate()?;
             self.at.epoch_seconds += start.elapsed().as_secs_f64();
@@ -98,12 +106,20 @@ impl<D: Backend> Run<'_, D> {
             (self.at.batches, self.at.sums, self.at.epoch_seconds) = (0, Running::default(), 0.0);
             self.judge()?;
             self.save()?;
+            if self.late()? && !over(self.setup.settings, &self.at) {
+                return self.leave();
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// What is left of the epoch's pass over the training images.
-    fn train_epoch(&mut self) -> Result<()> {
+    /// Whether the time that the run was given is up.
+    pub(super) fn late(&self) -> Result<bool> {
+        Ok(self.setup.settings.time_limit()?.is_some_and(|limit| self.begun.elapsed() >= limit))
+    }
+
+    /// What is left of the epoch's pass over the training images; false if time was up before its end.
+    fn train_epoch(&mut self) -> Result<bool> {
         let Setup { settings, data, split, features, .. } = &self.setup;
         let mut order: Vec<usize> = match settings.shuffle {
             true => epoch_order(split.train.len(), settings.seed, self.at.epoch() as u32).into_iter().map(|i| split.train[i]).collect(),
@@ -120,9 +136,12 @@ impl<D: Backend> Run<'_, D> {
             if self.saved.elapsed() >= save_every {
                 self.save()?;
             }
-            self.go_on()?;
+            go_on(self.setup.listener)?;
+            if left > 0 && !enough_steps(self.setup.settings, &self.at) && self.late()? {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// One step on the next `images` of the epoch, in as many batches as they make.
@@ -154,7 +173,7 @@ impl<D: Backend> Run<'_, D> {
     }
 
     /// The validation images through the network, in inference mode; `None` if there are none.
-    fn validate(&mut self) -> Result<Option<Validation>> {
+    pub(super) fn validate(&mut self) -> Result<Option<Validation>> {
         let Setup { settings, listener, data, split, trainer, features, .. } = &mut self.setup;
         let (mut indices, total) = (split.val.clone(), split.val.len());
         // In the order of the listing, as `evaluate` has them.
@@ -173,7 +192,7 @@ impl<D: Backend> Run<'_, D> {
     }
 
     /// Saves the state as it is between two steps.
-    fn save(&mut self) -> Result<()> {
+    pub(super) fn save(&mut self) -> Result<()> {
         let Setup { settings, trainer, folder, listener, .. } = &self.setup;
         let saved = State::of(settings, trainer, &self.at).save(&folder.file("state.safetensors"), trainer);
         saved.map_err(|e| e.advise(format!("the state saved before is whole; later: defrost resume {}", folder.path().display())))?;
@@ -189,15 +208,6 @@ impl<D: Backend> Run<'_, D> {
         let what = format!("interrupted in epoch {epoch}, after {step} steps; the state is saved");
         Ok(Error::interrupted(what).advise(format!("go on with: defrost resume {}", self.setup.folder.path().display())))
     }
-
-    fn go_on(&self) -> Result<()> {
-        go_on(self.setup.listener)
-    }
-}
-
-/// An error once the user asked to stop.
-fn go_on(listener: &dyn Listener) -> Result<()> {
-    listener.interrupted().map_or(Ok(()), |_| Err(Error::interrupted("interrupted")))
 }
 
 /// Stops a run whose loss is not a number, naming the batch.

@@ -109,6 +109,8 @@ pub struct Settings {
     pub weights: String,
     /// `none`, `all`, or the last layer that is frozen.
     pub freeze: String,
+    /// The first epochs train the head alone, whatever `freeze` says.
+    pub freeze_epochs: usize,
     /// Hidden layers of the head: `1024:sigmoid`.
     pub hidden: Vec<String>,
     /// Side of the square images, in pixels.
@@ -140,12 +142,16 @@ pub struct Settings {
     /// Factor of a fall of the step and plateau schedules.
     pub lr_gamma: f64,
     pub lr_min: f64,
+    /// The base rate after the first epochs that train the head alone; 0 for the same.
+    pub unfreeze_lr: f64,
     pub plateau_on: ScoreName,
     pub patience: usize,
     pub cooldown: usize,
     pub min_delta: f64,
     /// Stop after so many epochs without a better model; 0 for never.
     pub early_stop: usize,
+    /// `none`, or how long each `train` and `resume` may take: `90m`, `1h30m`, `45s`.
+    pub time_limit: String,
     pub batch_norm: BatchNormName,
     pub bn_momentum: f64,
     pub seed: u32,
@@ -178,6 +184,7 @@ impl Settings {
             backbone: backbone.name().into(),
             weights: "imagenet".into(),
             freeze: "none".into(),
+            freeze_epochs: 0,
             hidden: Vec::new(),
             input_size: backbone.default_size(),
             epochs: 20,
@@ -200,11 +207,13 @@ impl Settings {
             lr_step: 10,
             lr_gamma: 0.1,
             lr_min: 0.0,
+            unfreeze_lr: 0.0,
             plateau_on: ScoreName::ValLoss,
             patience: 10,
             cooldown: 0,
             min_delta: 1e-4,
             early_stop: 0,
+            time_limit: "none".into(),
             batch_norm: BatchNormName::Batch,
             bn_momentum: 0.99,
             seed: 42,
@@ -272,11 +281,7 @@ impl Settings {
                 PreprocessName::Rescale => Mode::Rescale,
             },
             purpose: Purpose::Train,
-            freeze: match self.freeze.as_str() {
-                "none" => Freeze::None,
-                "all" => Freeze::All,
-                layer => Freeze::Layer(layer.into()),
-            },
+            freeze: Freeze::from(&self.freeze[..]),
             batch_norm: match self.batch_norm {
                 BatchNormName::Batch => BatchNorm::Batch,
                 BatchNormName::Moving => BatchNorm::Moving,

@@ -4,15 +4,18 @@ use super::class_weights::class_weights;
 use super::events::{Event, Listener};
 use super::features::Features;
 use super::folder::Folder;
+use super::foresight;
 use super::resume::same_images;
 use super::settings::{Settings, SplitName};
 use super::state::Saved;
-use super::trainer::{Part, Trainer};
+use super::trainer::Trainer;
 use crate::data::check::Report;
 use crate::data::dataset::Dataset;
 use crate::data::listing::Listing;
+use crate::data::memory;
 use crate::data::split::{Split, keras_split, stratified_split};
 use crate::error::{Error, Result};
+use crate::models::{Freeze, Spec};
 use crate::ops::Backend;
 use crate::weights::ModelFile;
 use std::sync::{Arc, OnceLock};
@@ -43,8 +46,10 @@ impl<'a, D: Backend> Setup<'a, D> {
         let profile = saved.map(|s| s.state.profile).or(file.as_ref().map(|f| f.metadata().profile));
         let listing = Listing::read(&settings.data, None)?;
         let spec = settings.spec(listing.classes.len(), profile)?;
+        settings.phases().into_iter().try_for_each(|freeze| Spec { freeze, ..spec.clone() }.build().map(drop))?;
+        let freeze = saved.map_or(settings.freeze_in(1), |saved| Freeze::from(&saved.state.freeze[..]));
+        let spec = Spec { freeze, ..spec };
         let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.clip(), settings.feature_cache)?;
-        trainer.model(settings.batch_size)?;
         let split = choose_split(settings, &listing)?;
         settings.check_validation(split.val.len())?;
         let labels = listing.labels();
@@ -53,6 +58,9 @@ impl<'a, D: Backend> Setup<'a, D> {
             Some(saved) => saved.state.class_weights.clone(),
             None => class_weights(&settings.class_weight, &listing.classes, split.train.iter().map(|&i| labels[i]))?,
         };
+        let pixels = Dataset::bytes_needed(listing.files.len(), &settings.images());
+        let counts = [split.train.len(), split.val.len()];
+        let bytes = foresight::check(&mut trainer, settings, counts, memory::available().map(|free| free.saturating_sub(pixels)))?;
         let data = Arc::new(load(settings, &listing, listener)?);
         let report = Report::new(&data, &split, None, [&listing.warnings[..], &data.warnings].concat());
         report.sentences().iter().try_for_each(|w| listener.on(Event::Warning(w)))?;
@@ -72,31 +80,43 @@ impl<'a, D: Backend> Setup<'a, D> {
             folder.write_split(&data, &split)?;
         }
         let mut setup = Setup { settings, listener, data, split, trainer, folder, features: None, features_seconds: 0.0 };
-        setup.announce(&weights)?;
+        setup.announce(&weights, bytes)?;
         if settings.class_weight != "none" {
             let pairs = setup.data.classes.iter().zip(&setup.trainer.class_weights).map(|(class, w)| format!("{class} {w:.4}"));
             let line = format!("class weights: {}", pairs.collect::<Vec<_>>().join(", "));
             listener.on(Event::Note(&line))?;
         }
-        if setup.trainer.keeps_features() {
-            let start = Instant::now();
-            setup.features = Some(Arc::new(Features::compute(&mut setup.trainer, &setup.data, settings, listener)?));
-            setup.features_seconds = start.elapsed().as_secs_f64();
-        }
         Ok(setup)
     }
 
+    /// Makes ready for an epoch: what stands still in it, and the features where they are kept.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn enter(&mut self, epoch: usize) -> Result<()> {
+        let (settings, freeze) = (self.settings, self.settings.freeze_in(epoch));
+        if self.trainer.spec().freeze != freeze {
+            let batch = settings.batch_size.min(self.split.train.len());
+            self.trainer.thaw(freeze, batch)?;
+            let trainable = self.trainer.model(batch)?.trainable();
+            let line = format!("epoch {epoch}: the backbone thaws, {trainable} parameters are trained from here on");
+            self.listener.on(Event::Note(&line))?;
+        }
+        if !self.trainer.keeps_features() {
+            self.features = None;
+        } else if self.features.is_none() {
+            let start = Instant::now();
+            self.features = Some(Arc::new(Features::compute(&mut self.trainer, &self.data, settings, self.listener)?));
+            self.features_seconds += start.elapsed().as_secs_f64();
+        }
+        Ok(())
+    }
+
     /// Tells what is about to happen, with the planned peak memory.
-    fn announce(&mut self, weights: &str) -> Result<()> {
+    fn announce(&mut self, weights: &str, bytes: usize) -> Result<()> {
         let (settings, split, trainer) = (self.settings, &self.split, &mut self.trainer);
         let batch = settings.batch_size.min(split.train.len());
         let model = trainer.model(batch)?;
-        let step = trainer.program(batch, Part::whole(batch))?.plan().bytes;
-        // Features of a frozen backbone are computed in batches of training, for all images; otherwise validation has its own.
-        let forward = if trainer.keeps_features() { settings.batch_size } else { settings.val_batch_size.min(split.val.len().max(1)) };
-        let check = trainer.inference.program(trainer.session.device(), forward)?.plan().bytes;
-        // Arenas are shared by the programs of a run, each as large as the largest program wants it.
-        let bytes = step.iter().zip(check).map(|(&a, b)| a.max(b)).sum();
         let (images, validation) = (split.train.len(), split.val.len());
         let (trainable, parameters, device) = (model.trainable(), model.parameters(), trainer.session.device().describe());
         self.listener.on(Event::Planned { images, validation, trainable, parameters, bytes, weights, device: &device })

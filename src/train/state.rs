@@ -35,6 +35,8 @@ pub struct State {
     pub optimizer_steps: usize,
     pub settings: Settings,
     pub profile: Profile,
+    /// What stands still; the slots are those of the rest.
+    pub freeze: String,
     pub class_weights: Vec<f64>,
     pub position: Position,
 }
@@ -78,6 +80,7 @@ impl State {
             optimizer_steps: trainer.steps(),
             settings: settings.clone(),
             profile: trainer.spec().profile,
+            freeze: trainer.spec().freeze.to_string(),
             class_weights: trainer.class_weights.clone(),
             position: position.clone(),
         }

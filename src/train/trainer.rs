@@ -5,6 +5,7 @@ use super::state::Saved;
 use super::step::{Clip, gradient_graph, with_update};
 use super::{Optimizer, fill};
 use crate::data::dataset::Dataset;
+use crate::device::Arena;
 use crate::error::{Error, Result};
 use crate::exec::{Host, Passes, Program, Session};
 use crate::metrics::argmax;
@@ -65,8 +66,8 @@ pub struct Trainer<D: Backend> {
     /// What a class's images count for in the loss.
     pub class_weights: Vec<f64>,
     programs: HashMap<Kind, Program<D>>,
-    /// The input of a step: `features` when those of a frozen backbone are kept, `pixels` otherwise.
-    input: &'static str,
+    /// Whether steps start at the features of a backbone that is wholly frozen.
+    keep_features: bool,
     steps: usize,
 }
 
@@ -76,11 +77,10 @@ impl<D: Backend> Trainer<D> {
     /// # Errors
     /// When the model cannot be built.
     pub fn new(device: D, spec: Spec, optimizer: Optimizer, clip: Clip, keep_features: bool) -> Result<Self> {
-        let input = if keep_features && spec.freeze == Freeze::All { "features" } else { "pixels" };
         let inference = Inference::new(&spec);
         let session = Session::new(device)?;
         let class_weights = vec![1.0; spec.classes];
-        Ok(Trainer { session, inference, spec, optimizer, clip, class_weights, programs: HashMap::new(), input, steps: 0 })
+        Ok(Trainer { session, inference, spec, optimizer, clip, class_weights, programs: HashMap::new(), keep_features, steps: 0 })
     }
 
     /// What is trained.
@@ -90,7 +90,11 @@ impl<D: Backend> Trainer<D> {
 
     /// Whether steps start at features that are computed once.
     pub fn keeps_features(&self) -> bool {
-        self.input == "features"
+        self.keeps_features_of(&self.spec)
+    }
+
+    fn keeps_features_of(&self, spec: &Spec) -> bool {
+        self.keep_features && spec.freeze == Freeze::All
     }
 
     /// The model at a batch size.
@@ -108,15 +112,32 @@ impl<D: Backend> Trainer<D> {
     pub fn program(&mut self, batch: usize, part: Part) -> Result<&mut Program<D>> {
         let kind = part.kind(batch);
         if !self.programs.contains_key(&kind) {
-            let program = self.compile(kind)?;
+            let program = self.compile(&self.spec, kind)?;
             self.programs.insert(kind, program);
         }
         Ok(self.programs.get_mut(&kind).expect("inserted above"))
     }
 
-    fn compile(&self, kind: Kind) -> Result<Program<D>> {
-        let mut model = self.model(kind.batch)?;
-        if self.keeps_features() {
+    /// Bytes of each arena for steps on batches of so many images, of which a step has one or several, with `freeze` standing still.
+    ///
+    /// # Errors
+    /// When a program cannot be built.
+    pub fn planned(&self, freeze: &Freeze, batch: usize, several: bool) -> Result<[usize; Arena::ALL.len()]> {
+        let spec = Spec { freeze: freeze.clone(), ..self.spec.clone() };
+        let kind = |adds, updates| Kind { batch, adds, updates };
+        let kinds = if several { vec![kind(false, false), kind(true, true)] } else { vec![kind(false, true)] };
+        let mut most = [0; Arena::ALL.len()];
+        for kind in kinds {
+            let known = self.programs.get(&kind).filter(|_| spec == self.spec);
+            let bytes = known.map_or_else(|| Ok(self.compile(&spec, kind)?.plan().bytes), |program| Ok(program.plan().bytes))?;
+            most.iter_mut().zip(bytes).for_each(|(most, bytes)| *most = bytes.max(*most));
+        }
+        Ok(most)
+    }
+
+    fn compile(&self, spec: &Spec, kind: Kind) -> Result<Program<D>> {
+        let mut model = Spec { batch: kind.batch, ..spec.clone() }.build()?;
+        if self.keeps_features_of(spec) {
             model.graph.cut("features")?;
         }
         let mut graph = gradient_graph(&model)?;
@@ -137,6 +158,21 @@ impl<D: Backend> Trainer<D> {
         let (program, backbone) = (&self.programs[&Part::whole(batch).kind(batch)], self.spec.backbone.name());
         let request = Request { backbone, graph: program.graph(), hidden: &hidden, classes };
         fill(&mut self.session, program, file.map(|f| (f, request)), u64::from(seed))
+    }
+
+    /// Goes on with the same weights and statistics, but another part of them standing still. The optimizer begins anew, as Keras's
+    /// does when a model is compiled again.
+    ///
+    /// # Errors
+    /// When the model cannot be built, or memory is short.
+    pub fn thaw(&mut self, freeze: Freeze, batch: usize) -> Result<()> {
+        self.spec.freeze = freeze;
+        self.steps = 0;
+        self.programs.clear();
+        self.session.clear(Arena::Slots)?;
+        let whole = Part::whole(batch);
+        self.program(batch, whole)?;
+        self.session.reserve(&self.programs[&whole.kind(batch)])
     }
 
     /// Takes weights, statistics and slots from a saved state.
@@ -172,7 +208,8 @@ impl<D: Backend> Trainer<D> {
     /// # Errors
     /// When memory is short.
     pub fn step(&mut self, x: Host<'_>, labels: &[usize], part: Part, lr: f64) -> Result<StepResult> {
-        let (n, classes, input) = (labels.len(), self.spec.classes, self.input);
+        let (n, classes) = (labels.len(), self.spec.classes);
+        let input = if self.keeps_features() { "features" } else { "pixels" };
         let mut targets = vec![0f32; n * classes];
         labels.iter().enumerate().for_each(|(i, &label)| targets[i * classes + label] = 1.0);
         let share = n as f64 / part.of as f64;
