@@ -3,21 +3,16 @@
 //! Plans are exact and cheap, so the largest batch that fits is found by planning, not by trying.
 
 use super::settings::Settings;
-use super::trainer::Trainer;
+use super::trainer::{Part, Trainer};
 use crate::error::{Error, Result};
 use crate::ops::Backend;
 use crate::report::bytes as size_of;
 
 /// What a run's programs will hold at most, in bytes. They share their arenas, each as large as the largest program wants it:
-/// steps on `batch` images, in every phase of the run, and forward passes. `images` are all that are trained on, or validated.
-///
-/// # Errors
-/// When a program cannot be built.
-pub fn planned<D: Backend>(trainer: &mut Trainer<D>, settings: &Settings, batch: usize, images: [usize; 2]) -> Result<usize> {
-    let batch = batch.min(images[0]);
-    let several = settings.accumulate > 1 && batch < images[0];
+/// steps of one or several batches of `batch` images, in every phase of the run, and forward passes.
+fn planned<D: Backend>(trainer: &Trainer<D>, settings: &Settings, batch: usize, several: bool, validation: usize) -> Result<usize> {
     // Features of a frozen backbone are computed in batches of training, for all images; otherwise validation has its own.
-    let forward = if trainer.keeps_features() { batch } else { settings.val_batch_size.min(images[1].max(1)) };
+    let forward = if trainer.keeps_features() { batch } else { settings.val_batch_size.min(validation.max(1)) };
     let mut most = trainer.inference.planned(trainer.session.device(), forward)?;
     for freeze in settings.phases() {
         let bytes = trainer.planned(&freeze, batch, several)?;
@@ -26,18 +21,21 @@ pub fn planned<D: Backend>(trainer: &mut Trainer<D>, settings: &Settings, batch:
     Ok(most.iter().sum())
 }
 
-/// Refuses a batch whose plan exceeds `available` bytes; returns the planned ones.
+/// Refuses a batch whose plan exceeds `available` bytes; returns the planned ones. `images` are all that are trained on, and all
+/// that are validated.
 ///
 /// # Errors
 /// Kind `Machine`: planned and available bytes, the largest batch that fits, and the pair of batch size and accumulation that
 /// makes the same steps.
 pub fn check<D: Backend>(trainer: &mut Trainer<D>, settings: &Settings, images: [usize; 2], available: Option<u64>) -> Result<usize> {
-    let mut bytes = |batch| planned(trainer, settings, batch, images);
-    let (wanted, batch) = (bytes(settings.batch_size)?, settings.batch_size.min(images[0]));
+    let batch = settings.batch_size.min(images[0]);
+    // The run's first program, which is planned once and kept.
+    trainer.program(batch, Part::whole(batch))?;
+    let wanted = planned(trainer, settings, batch, settings.accumulate > 1 && batch < images[0], images[1])?;
     let Some(available) = available.filter(|&available| wanted as u64 > available) else { return Ok(wanted) };
-    let largest = largest(batch, &mut |batch| Ok(bytes(batch)? as u64 <= available))?;
+    let largest = largest(batch, &mut |batch| Ok(planned(trainer, settings, batch, true, images[1])? as u64 <= available))?;
     let what = format!("a batch of {batch} images needs {}, and {} are available", size_of(wanted), size_of(available));
-    let (size, accumulate) = same_steps(settings.images_per_step(), largest);
+    let (size, accumulate) = same_steps(settings.images_per_step().min(images[0]), largest);
     let advice = match largest {
         0 => "not even one image fits: a smaller --input-size, or --freeze with a later layer, needs less".to_string(),
         _ => format!(

@@ -255,12 +255,12 @@ impl<D: Backend> Trainer<D> {
         self.inference.head(&mut self.session, features)
     }
 
-    /// The session with a program that knows where every weight lies.
+    /// The session with a program that knows where every weight and every slot lies.
     ///
     /// # Errors
     /// When no step was ever planned.
     pub fn weights(&self) -> Result<(&Session<D>, &Program<D>)> {
-        let program = self.programs.values().next().ok_or_else(|| Error::internal("nothing was planned"))?;
+        let program = self.programs.iter().find(|(kind, _)| kind.updates).ok_or_else(|| Error::internal("nothing was planned"))?.1;
         Ok((&self.session, program))
     }
 }
