@@ -183,6 +183,9 @@ fn explain_shows_a_layer_and_its_gradients() {
     golden("explain.txt", &stdout(&["explain", "vgg16", "--layer", "block1_conv1", "--grad"]));
     // A batch norm's last row moves into the activation behind it, and is still shown.
     assert!(stdout(&["explain", "densenet121", "--layer", "conv1_bn"]).contains("scale_shift relu"));
+    // A row's formula is that of its fields.
+    assert!(stdout(&["explain", "densenet121", "--layer", "conv1_bn"]).contains("y = x * scale + shift\n"));
+    assert!(stdout(&["explain", "inceptionv3", "--layer", "batch_normalization"]).contains("scale = 1 / sqrt(var + epsilon)"));
     assert!(stdout(&["explain", "densenet121", "--layer", "zero_padding2d"]).contains("no row"));
     assert!(stdout(&["explain", "vgg16"]).contains("block5_conv3"));
 }

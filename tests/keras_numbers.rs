@@ -10,7 +10,9 @@ use defrost::ir::{Init, Role};
 use defrost::models::{Backbone, Model, Purpose, Spec};
 use defrost::ops::Backend;
 use defrost::pass::grad::vjp;
-use defrost::weights::Draw;
+use defrost::train::GradCam;
+use defrost::train::opened::spec_of;
+use defrost::weights::{Draw, Entry, Metadata, ModelFile, VERSION, save};
 
 const GOLDEN: &str = include_str!("golden/numbers.txt");
 
@@ -154,4 +156,67 @@ fn densenet121_on_naive() {
 #[test]
 fn all_on_cpu() {
     Backbone::ALL.into_iter().for_each(|backbone| compare(|| Cpu::new(2).unwrap(), backbone, budget(DType::F32)));
+}
+
+/// A model file, in double precision, of the network whose numbers are recorded.
+fn model_file(model: &Model, path: &std::path::Path) -> ModelFile {
+    let spec = &model.spec;
+    let metadata = Metadata {
+        backbone: spec.backbone.name().into(),
+        classes: (0..spec.classes).map(|c| c.to_string()).collect(),
+        exif: false,
+        hidden: vec![],
+        input_size: spec.size,
+        pixels: "f32".into(),
+        preprocess: spec.preprocess.to_string(),
+        profile: spec.profile,
+        resize: "keras".into(),
+        training: serde_json::Value::Null,
+        version: VERSION,
+    };
+    let tensors = model.graph.params.iter().chain(&model.graph.states);
+    let tensors: Vec<_> = tensors.map(|&v| (v, bytemuck::cast_slice::<f64, u8>(&value(model, v)).to_vec())).collect();
+    let shapes: Vec<_> = tensors.iter().map(|(v, _)| model.graph.ty(*v).shape).collect();
+    let entry = |((v, bytes), shape): (&'_ (Val, Vec<u8>), _)| (model.graph.name(*v).to_string(), bytes.clone(), shape);
+    let entries: Vec<_> = tensors.iter().zip(&shapes).map(entry).collect();
+    save(path, &metadata, entries.iter().map(|(name, bytes, shape)| Entry { name, shape: shape.dims(), bytes }), DType::F64).unwrap();
+    ModelFile::open(path).unwrap()
+}
+
+/// Largest difference of the recorded maps of these images from Keras's, in heat and relative to the peak.
+fn grad_cams<D: Backend>(device: impl Fn() -> D, backbone: Backbone, images: std::ops::Range<usize>) -> f64 {
+    let golden: Vec<Vec<&str>> = include_str!("golden/gradcam.txt").lines().map(|l| l.split(' ').collect()).collect();
+    let lines: Vec<&Vec<&str>> = golden.iter().filter(|words| words[0] == backbone.name()).collect();
+    let size: usize = lines[0][1].parse().unwrap();
+    let model = Spec { size, batch: 3, ..Spec::new(backbone, 8) }.build().unwrap();
+    let path = std::env::temp_dir().join(format!("defrost-cam-{backbone}-{}-{}.safetensors", images.len(), std::process::id()));
+    let file = model_file(&model, &path);
+    let pixels: Vec<f32> = value(&model, model.graph.named("pixels").unwrap()).into_iter().map(|x| x as f32).collect();
+    let pixels: Vec<f32> = pixels.chunks(size * size * 3).take(images.end).skip(images.start).flatten().copied().collect();
+    let mut worst = 0f64;
+    for lines in lines.chunks(3).map(|lines| &lines[images.clone()]) {
+        let mut cam = GradCam::new(&file, &spec_of(&file).unwrap(), Some(lines[0][2]), device(), images.len()).unwrap();
+        let explained = cam.explain(&pixels, &mut |image, _| vec![7, lines[image][4].parse().unwrap()]).unwrap();
+        assert_eq!(explained.len(), lines.len());
+        for (line, explained) in lines.iter().zip(explained) {
+            let numbers: Vec<f64> = line[5..].iter().map(|word| word.parse().unwrap()).collect();
+            let [other, cam] = &explained.cams[..] else { panic!("two classes were asked for") };
+            assert_eq!((other.class, cam.heat.height * cam.heat.width), (7, numbers.len() - 1));
+            let heat = cam.heat.values.iter().zip(&numbers[1..]).map(|(a, b)| (f64::from(*a) - b).abs());
+            worst = heat.fold(worst.max((cam.peak - numbers[0]).abs() / numbers[0].max(f64::MIN_POSITIVE)), f64::max);
+        }
+    }
+    std::fs::remove_file(&path).unwrap();
+    worst
+}
+
+/// Heat is kept in f32, which rounds it by at most half of the first budget; the other half is for the network, whose own
+/// budget in double precision is a thousandth of it. The second budget is that of f32 gradients, for the same reason.
+#[test]
+fn grad_cams_are_those_of_gradient_tape() {
+    for backbone in Backbone::ALL {
+        let (double, single) = (grad_cams(|| Naive, backbone, 2..3), grad_cams(|| Cpu::new(2).unwrap(), backbone, 0..3));
+        println!("{backbone}: {double:.1e} on naive, {single:.1e} on cpu");
+        assert!(double <= DType::F32.roundoff() && single <= budget(DType::F32)[1], "{backbone}: {double:e} {single:e}");
+    }
 }

@@ -1,5 +1,8 @@
 //! `defrost explain`: the rows behind a layer, its gradients, and what the passes make of them.
 
+use super::device::{DeviceArgs, Name, on_device};
+use super::gradcam::{self, Which};
+use super::model_args::ModelArgs;
 use super::output;
 use super::subject::{Subject, in_training};
 use crate::base::{Ty, Val};
@@ -16,17 +19,23 @@ use crate::report::{Align, Table, bytes, flops, grouped};
 use crate::train::{Optimizer, training_graph};
 use clap::ValueEnum;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 /// Classes of the head of a network that has none.
 const CLASSES: usize = 2;
 
-/// Show what a layer computes, forwards and backwards
+/// Show what a layer computes, forwards and backwards, or why a model answers as it does
 ///
 /// Prints the rows of the layer as they stand in the graph of a training step, each with its formula, shapes, cost and the file
-/// that defines it, and then what fusion makes of them. Without --layer, lists the layers.
+/// that defines it, and then what fusion makes of them. Products with padding are not counted as cost. Without --layer, lists
+/// the layers.
+///
+/// With --image, writes a heat map over the image instead: the places that speak for a class (Grad-CAM), seen at the feature
+/// maps of --layer.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  defrost explain vgg16\n  defrost explain vgg16 --layer block1_conv1 --grad\n  \
-                        defrost explain densenet121 --dump --stop-after plan | less")]
+                        defrost explain densenet121 --dump --stop-after plan | less\n  \
+                        defrost explain runs/polyps/best.safetensors --image scan.png --class all --out heat/")]
 pub struct Args {
     /// vgg16, xception, inceptionv3, densenet121, or a .safetensors file
     #[arg(value_name = "BACKBONE|MODEL")]
@@ -44,11 +53,22 @@ pub struct Args {
     #[arg(long, value_name = "PASS", value_enum, default_value_t = Stage::Fuse, requires = "dump")]
     stop_after: Stage,
     /// Images per step
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = super::positive)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = super::positive, conflicts_with = "image")]
     batch_size: usize,
     /// Side of the images in pixels [default: the network's own]
     #[arg(long, value_name = "N", value_parser = super::positive)]
     input_size: Option<usize>,
+    /// Explain a MODEL's answer for an image; may be given more than once
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["grad", "dump"], help_heading = "Grad-CAM")]
+    image: Vec<PathBuf>,
+    /// The class to look for: predicted (the most probable one), all (one heat map each), or a name
+    #[arg(long, value_name = "CLASS", default_value = "predicted", requires = "image", help_heading = "Grad-CAM")]
+    class: String,
+    /// Where to write IMAGE.CLASS.png
+    #[arg(long, value_name = "DIR", default_value = ".", requires = "image", help_heading = "Grad-CAM")]
+    out: PathBuf,
+    #[command(flatten, next_help_heading = "Grad-CAM")]
+    device: DeviceArgs,
 }
 
 /// How far a graph has come.
@@ -66,6 +86,12 @@ enum Stage {
 
 /// Prints the explanation.
 pub fn run(args: Args) -> Result<()> {
+    if !args.image.is_empty() {
+        return answers(args);
+    }
+    if args.device.device != Name::Auto || args.device.threads.is_some() {
+        return Err(Error::input("--device and --threads go with --image; nothing else here computes"));
+    }
     let spec = in_training(&args.subject.spec(args.input_size)?, args.batch_size, CLASSES);
     let model = spec.build()?;
     if args.dump {
@@ -80,6 +106,17 @@ pub fn run(args: Args) -> Result<()> {
         );
     };
     output::print(&explain(&model, layer, args.grad)?)
+}
+
+/// Writes heat maps of images, and prints a line about each.
+fn answers(args: Args) -> Result<()> {
+    let Subject::File(model) = args.subject else {
+        return Err(Error::input("a backbone knows no classes; name a trained MODEL to explain an image").at("--image"));
+    };
+    let feeding = ModelArgs::of(model, args.input_size, args.device, args.image.len());
+    let ready = feeding.read()?;
+    let which = Which::read(&args.class, &ready.file.class_names()).map_err(|e| e.at("--class"))?;
+    on_device!(feeding.device.open()?, d => gradcam::explain_images(ready, d, args.layer.as_deref(), which, &args.image, &args.out))
 }
 
 /// A training step with plain SGD.

@@ -10,6 +10,7 @@ mod evaluate;
 mod evaluate_text;
 mod explain;
 mod flags;
+mod gradcam;
 mod import;
 mod interrupt;
 mod model_args;

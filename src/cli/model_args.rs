@@ -41,6 +41,11 @@ pub struct Ready {
 }
 
 impl ModelArgs {
+    /// A model fed as it says itself, but for the size of the images; at most 8 at a time.
+    pub fn of(model: PathBuf, input_size: Option<usize>, device: DeviceArgs, images: usize) -> Self {
+        ModelArgs { model, batch_size: images.clamp(1, 8), input_size, preprocess: None, resize: None, device }
+    }
+
     /// Reads the model file; warns of each flag that contradicts it.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! `defrost predict`: the classes of images, one line or record each, in the order of the arguments.
 
 use super::device::on_device;
+use super::gradcam::{Answer, Overlays, Source, Which, Written, check_layer};
 use super::model_args::{Clipped, ModelArgs, Ready, counter};
 use super::output;
 use crate::data::csv;
@@ -9,7 +10,7 @@ use crate::data::stream::{Facts, Portion, Stream};
 use crate::error::{Error, Result};
 use crate::metrics::argmax;
 use crate::ops::Backend;
-use crate::train::Opened;
+use crate::train::{GradCam, Opened};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use std::io::IsTerminal;
@@ -21,7 +22,8 @@ use std::path::{Path, PathBuf};
 /// cannot be read is named, the others are done, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  defrost predict runs/polyps/best.safetensors scan.png\n  \
-                        defrost predict best.safetensors images/ --csv > predictions.csv")]
+                        defrost predict best.safetensors images/ --csv > predictions.csv\n  \
+                        defrost predict best.safetensors images/ --gradcam heat/ --gradcam-class all")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -34,6 +36,15 @@ pub struct Args {
     /// Print path,class,probability and one column per class; a file that fails has no row
     #[arg(long)]
     csv: bool,
+    /// Write a heat map over each image to DIR, as IMAGE.CLASS.png: which places speak for the class
+    #[arg(long, value_name = "DIR", help_heading = "Grad-CAM")]
+    gradcam: Option<PathBuf>,
+    /// The class to look for: predicted (each image's own), all (one heat map each), or a name
+    #[arg(long, value_name = "CLASS", default_value = "predicted", requires = "gradcam", help_heading = "Grad-CAM")]
+    gradcam_class: String,
+    /// The layer to look at, by the name that `summary` prints [default: the last feature maps]
+    #[arg(long, value_name = "LAYER", requires = "gradcam", help_heading = "Grad-CAM")]
+    gradcam_layer: Option<String>,
 }
 
 /// How results are printed.
@@ -49,33 +60,68 @@ pub fn run(args: Args) -> Result<()> {
     let Ready { file, spec, images } = args.model.read()?;
     let device = args.model.device.open()?;
     let form = if args.json { Form::Json } else { [Form::Text, Form::Csv][usize::from(args.csv)] };
-    let (names, files): (Vec<String>, Vec<Result<PathBuf>>) = args.paths.iter().flat_map(|path| expand(path)).unzip();
-    let batch = args.model.batch(files.len());
-    let printer = Printer::new(form, names, file.class_names());
+    let classes = file.class_names();
+    let which = Which::read(&args.gradcam_class, &classes).map_err(|e| e.at("--gradcam-class"))?;
+    check_layer(&spec, args.gradcam_layer.as_deref(), "--gradcam-layer")?;
+    let (names, sources): (Vec<String>, Vec<Result<Source>>) = args.paths.iter().flat_map(|path| expand(path)).unzip();
+    let batch = args.model.batch(sources.len());
+    let printer = Printer::new(form, names, classes.clone());
+    let files = sources.iter().map(|s| s.as_ref().map(|s| s.file.clone()).map_err(Error::clone)).collect();
     on_device!(device, d => {
-        let opened = Opened::new(&file, &spec, d, batch)?;
-        predict(opened, Stream::new(files, images, batch)?, printer)
+        let model = match &args.gradcam {
+            None => Model::Plain(Box::new(Opened::new(&file, &spec, d, batch)?)),
+            Some(folder) => {
+                let cam = GradCam::new(&file, &spec, args.gradcam_layer.as_deref(), d, batch)?;
+                let known: Vec<Source> = sources.iter().filter_map(|s| s.as_ref().ok()).cloned().collect();
+                Model::Explaining(Box::new(Overlays::new(cam, which, folder, classes, images.exif, &known)?))
+            }
+        };
+        predict(model, Stream::new(files, images, batch)?, &sources, printer)
     })
 }
 
 /// The images at a path, each with its name; a path without any is one failure.
-fn expand(path: &Path) -> Vec<(String, Result<PathBuf>)> {
+fn expand(path: &Path) -> Vec<(String, Result<Source>)> {
     match find_images(path) {
-        Ok(images) => images.into_iter().map(|image| (image.display().to_string(), Ok(image))).collect(),
+        Ok(images) => images.into_iter().map(|image| (image.display().to_string(), Ok(Source::below(path, image)))).collect(),
         Err(error) => vec![(path.display().to_string(), Err(error))],
     }
 }
 
-fn predict<D: Backend>(mut model: Opened<D>, stream: Stream, mut printer: Printer) -> Result<()> {
+/// A model that answers, or one that also draws why.
+enum Model<D: Backend> {
+    Plain(Box<Opened<D>>),
+    Explaining(Box<Overlays<D>>),
+}
+
+impl<D: Backend> Model<D> {
+    /// One answer for each image of `pixels`.
+    fn answer(&mut self, pixels: &[f32], sources: &[&Source], classes: usize) -> Result<Vec<Answer>> {
+        match self {
+            Model::Plain(model) => {
+                let probabilities = model.outputs(pixels)?.probabilities;
+                Ok(probabilities
+                    .chunks_exact(classes)
+                    .map(|row| Answer { probabilities: row.to_vec(), overlays: Ok(Vec::new()) })
+                    .collect())
+            }
+            Model::Explaining(overlays) => overlays.explain(pixels, sources),
+        }
+    }
+}
+
+fn predict<D: Backend>(mut model: Model<D>, stream: Stream, sources: &[Result<Source>], mut printer: Printer) -> Result<()> {
     // Lines on a terminal show progress themselves.
     let bar = counter(printer.names.len(), !std::io::stdout().is_terminal());
     output::print(&printer.header())?;
     for Portion { pixels, files } in stream {
-        let probabilities = model.outputs(&pixels)?.probabilities;
-        let mut rows = probabilities.chunks_exact(printer.classes.len());
-        let mut next = |file: Result<Facts>| match file {
-            Ok(facts) => printer.row(rows.next().unwrap_or_default(), &facts),
-            Err(error) => printer.failure(&error),
+        let read = files.iter().zip(&sources[printer.done..]).filter(|(file, _)| file.is_ok());
+        let read: Vec<&Source> = read.filter_map(|(_, source)| source.as_ref().ok()).collect();
+        let mut answers = model.answer(&pixels, &read, printer.classes.len())?.into_iter();
+        let mut next = |file: Result<Facts>| match file.map(|facts| (facts, answers.next())) {
+            Ok((facts, Some(Answer { probabilities, overlays: Ok(written) }))) => printer.row(&probabilities, &facts, &written),
+            Ok((_, Some(Answer { overlays: Err(error), .. }))) | Err(error) => printer.failure(&error),
+            Ok((_, None)) => printer.failure(&Error::internal("the model gave no answer for it")),
         };
         let count = files.len() as u64;
         let text: String = bar.suspend(|| files.into_iter().map(&mut next).collect());
@@ -85,6 +131,9 @@ fn predict<D: Backend>(mut model: Opened<D>, stream: Stream, mut printer: Printe
     bar.finish_and_clear();
     output::print(printer.footer())?;
     printer.clipped.warn();
+    if let Model::Explaining(overlays) = &model {
+        overlays.report(printer.overlays);
+    }
     match printer.failed {
         0 => Ok(()),
         failed => Err(Error::partial(format!("{failed} of {} images could not be predicted", printer.names.len()))),
@@ -99,6 +148,8 @@ struct Printer {
     /// Images that were printed or failed.
     done: usize,
     failed: usize,
+    /// Heat maps that were written.
+    overlays: usize,
     clipped: Clipped,
     /// The longest name of an image and of a class.
     widths: [usize; 2],
@@ -107,7 +158,7 @@ struct Printer {
 impl Printer {
     fn new(form: Form, names: Vec<String>, classes: Vec<String>) -> Self {
         let widths = [&names, &classes].map(|texts| texts.iter().map(|t| t.chars().count()).max().unwrap_or(0));
-        Printer { form, names, classes, done: 0, failed: 0, clipped: Clipped::default(), widths }
+        Printer { form, names, classes, done: 0, failed: 0, overlays: 0, clipped: Clipped::default(), widths }
     }
 
     fn header(&self) -> String {
@@ -123,7 +174,7 @@ impl Printer {
     }
 
     /// The line of an image with these probabilities of the classes.
-    fn row(&mut self, row: &[f64], facts: &Facts) -> String {
+    fn row(&mut self, row: &[f64], facts: &Facts, written: &[Written]) -> String {
         if row.iter().any(|p| !p.is_finite()) {
             return self.failure(&Error::input("the model's numbers for it are not finite"));
         }
@@ -132,13 +183,14 @@ impl Printer {
         let (class, probability) = (&self.classes[best], row[best]);
         let text = match self.form {
             Form::Text => format!("{path:0$}  {class:1$}  {probability:.4}\n", self.widths[0], self.widths[1]),
-            Form::Json => self.item(&Record { path, best, classes: &self.classes, row }),
+            Form::Json => self.item(&Record { path, best, classes: &self.classes, row, written }),
             Form::Csv => {
                 let numbers = [probability].iter().chain(row).map(f64::to_string).collect::<Vec<_>>();
                 csv::line([path, class].into_iter().chain(&numbers))
             }
         };
         self.done += 1;
+        self.overlays += written.len();
         text
     }
 
@@ -164,21 +216,26 @@ impl Printer {
     }
 }
 
-/// `{path, class, probability, probabilities}`, classes in the model's order.
+/// `{path, class, probability, probabilities}`, classes in the model's order, and the paths of heat maps as `gradcam`.
 struct Record<'a> {
     path: &'a str,
     best: usize,
     classes: &'a [String],
     row: &'a [f64],
+    written: &'a [Written],
 }
 
 impl Serialize for Record<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(4))?;
+        let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("path", self.path)?;
         map.serialize_entry("class", &self.classes[self.best])?;
         map.serialize_entry("probability", &self.row[self.best])?;
         map.serialize_entry("probabilities", &Pairs(self.classes, self.row))?;
+        if !self.written.is_empty() {
+            let paths: Vec<String> = self.written.iter().map(|w| w.path.display().to_string()).collect();
+            map.serialize_entry("gradcam", &paths)?;
+        }
         map.end()
     }
 }

@@ -19,7 +19,8 @@ const CLASSES: usize = 2;
 /// List the layers, parameters and costs of a network
 ///
 /// A BACKBONE is listed without head, as Keras's `include_top=False, pooling="avg"`; a MODEL with the head that its file
-/// holds. Names and order are Keras's, so `--freeze LAYER` and `explain --layer LAYER` take them from here.
+/// holds. Names and order are Keras's, so `--freeze LAYER` and `explain --layer LAYER` take them from here. FLOPs count a
+/// multiply-add as two and leave out products with padding, so they are a few percent below those of tools that count them.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  defrost summary vgg16\n  defrost summary densenet121 --batch-size 32 --json\n  \
                         defrost summary runs/polyps/best.safetensors")]

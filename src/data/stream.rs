@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::data::batches::AHEAD;
 use crate::data::dataset::{Options, Pixels, level, sha256_hex};
-use crate::data::decode::{decode, read_file};
+use crate::data::decode::{Rgb, decode, read_file};
 use crate::data::resize::resize;
 use crate::error::{Error, Result};
 
@@ -96,11 +96,16 @@ fn read_all(files: &[Result<PathBuf>], options: &Options) -> Portion {
 fn read_image(file: Result<&PathBuf, &Error>, options: &Options) -> Result<(Vec<f32>, Facts)> {
     let bytes = read_file(file.map_err(Error::clone)?)?;
     let rgb = decode(&bytes, options.exif)?;
-    let mut pixels = resize(&rgb, options.size, options.size, options.resize);
+    Ok((pixels_of(&rgb, options), Facts { sha256: sha256_hex(&bytes), clipped: rgb.clipped }))
+}
+
+/// What a network gets of a decoded image: `[size, size, 3]`, 0..=255.
+pub fn pixels_of(image: &Rgb, options: &Options) -> Vec<f32> {
+    let mut pixels = resize(image, options.size, options.size, options.resize);
     if options.pixels == Pixels::U8 {
         pixels.iter_mut().for_each(|v| *v = f32::from(level(*v)));
     }
-    Ok((pixels, Facts { sha256: sha256_hex(&bytes), clipped: rgb.clipped }))
+    pixels
 }
 
 #[cfg(test)]

@@ -21,10 +21,15 @@ mod norm_testing;
 pub trait Rule: Clone + PartialEq + Debug + Into<Op> {
     /// The op's name in printed graphs: `conv2d`.
     const NAME: &'static str;
-    /// What it computes, on one line.
+    /// What it computes, on one line, with every field filled.
     const FORMULA: &'static str;
     /// The file that defines it: `src/ops/conv2d/mod.rs`.
     const SOURCE: &'static str;
+
+    /// What it computes as its fields are.
+    fn formula(&self) -> String {
+        Self::FORMULA.into()
+    }
 
     /// The types of the results. An error says what was found and what was expected; the layer's name is added by the builder.
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String>;
@@ -221,8 +226,8 @@ macro_rules! ops {
         impl Op {
             /// The name in printed graphs.
             pub fn name(&self) -> &'static str { match self { $($(Op::$name(_) => $name::NAME),+),+ } }
-            /// The formula, on one line.
-            pub fn formula(&self) -> &'static str { match self { $($(Op::$name(_) => $name::FORMULA),+),+ } }
+            /// See [`Rule::formula`].
+            pub fn formula(&self) -> String { each!(self, op => op.formula()) }
             /// The defining file.
             pub fn source(&self) -> &'static str { match self { $($(Op::$name(_) => $name::SOURCE),+),+ } }
             /// See [`Rule::infer`].

@@ -1,8 +1,10 @@
 //! Results for people: plain text tables, numbers with units, figures. Everything is a function of its input, without times or
 //! hosts, so that equal runs make equal files.
 
+mod caption;
 mod confusion;
 mod curves;
+mod heatmap;
 mod rates;
 mod reliability;
 mod svg;
@@ -11,6 +13,7 @@ mod units;
 
 pub use confusion::confusion;
 pub use curves::{Epoch, curves};
+pub use heatmap::{Heatmap, captioned, colour, picture};
 pub use rates::{Mark, Trial, rates};
 pub use reliability::reliability;
 pub use table::{Align, Table};

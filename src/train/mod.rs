@@ -2,13 +2,14 @@
 //!
 //! Reading order: [`step`] (one step as a graph), [`trainer`] (its programs), [`setup`] (what a run stands on), [`run`] (the loop),
 //! [`keep`] (what an epoch leaves), [`folder`] (the files),
-//! [`state`] and [`resume`] (a run taken up again); then [`opened`] (a model file in use).
+//! [`state`] and [`resume`] (a run taken up again); then [`opened`] (a model file in use) and [`gradcam`] (why it answers as it does).
 
 pub mod class_weights;
 pub mod events;
 pub mod features;
 pub mod folder;
 mod foresight;
+pub mod gradcam;
 pub mod inference;
 mod keep;
 mod learning;
@@ -27,6 +28,7 @@ pub mod trainer;
 pub mod validation;
 
 pub use events::{Event, Listener};
+pub use gradcam::GradCam;
 pub use inference::{Inference, fill};
 pub use opened::{Opened, Outputs};
 pub use run::{Resumed, Run, Summary, resume, train};

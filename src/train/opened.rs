@@ -12,7 +12,7 @@ use crate::weights::{Matched, Metadata, ModelFile, Request, Source};
 
 /// A model that answers for images.
 pub struct Opened<D: Backend> {
-    session: Session<D>,
+    pub(super) session: Session<D>,
     inference: Inference<D>,
     classes: usize,
     mapped: bool,
@@ -111,6 +111,15 @@ impl<D: Backend> Opened<D> {
         let logits = self.inference.batch(&mut self.session, "logits", pixels)?;
         let probabilities = logits.chunks_exact(self.classes).flat_map(softmax).collect();
         Ok(Outputs { logits, probabilities })
+    }
+
+    /// Another output of the last [`Opened::outputs`], for its `images` images: a tap of the [`Spec`].
+    ///
+    /// # Errors
+    /// When the model has no such output.
+    pub fn output(&mut self, name: &str, images: usize) -> Result<Vec<f64>> {
+        let program = self.inference.program(self.session.device(), images)?;
+        self.session.get(program, name)
     }
 }
 

@@ -22,6 +22,17 @@ pub enum Act {
     Sigmoid,
 }
 
+impl Act {
+    /// `y` of x, and `dx` of dy and y.
+    fn formulas(self) -> [&'static str; 2] {
+        match self {
+            Act::Linear => ["x", "dy"],
+            Act::Relu => ["max(x, 0)", "dy where y > 0, else 0"],
+            Act::Sigmoid => ["1 / (1 + exp(-x))", "dy * y * (1 - y)"],
+        }
+    }
+}
+
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -42,6 +53,10 @@ impl Rule for Activation {
     const NAME: &'static str = "activation";
     const FORMULA: &'static str = "y = act(x)";
     const SOURCE: &'static str = "src/ops/activation/mod.rs";
+
+    fn formula(&self) -> String {
+        format!("y = {}", self.act.formulas()[0])
+    }
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
         arity(ins, 1)?;
@@ -80,6 +95,10 @@ impl Rule for ActivationDx {
     const NAME: &'static str = "activation_dx";
     const FORMULA: &'static str = "dx = dy * act'(x), from y = act(x)";
     const SOURCE: &'static str = "src/ops/activation/mod.rs";
+
+    fn formula(&self) -> String {
+        format!("dx = {}", self.act.formulas()[1])
+    }
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
         arity(ins, 2)?;

@@ -24,6 +24,10 @@ impl Rule for BnCoefficients {
     const FORMULA: &'static str = "scale = gamma / sqrt(var + epsilon), shift = beta - mean * scale";
     const SOURCE: &'static str = "src/ops/bn_coefficients/mod.rs";
 
+    fn formula(&self) -> String {
+        if self.gamma { Self::FORMULA.into() } else { Self::FORMULA.replace("gamma", "1") }
+    }
+
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
         let names: &[&str] = if self.gamma { &["mean", "var", "gamma", "beta"] } else { &["mean", "var", "beta"] };
         all_per_channel(names, ins)?;

@@ -66,6 +66,12 @@ impl Rule for Conv2d {
     const FORMULA: &'static str = "y = act(conv(x, w) * scale + bias)";
     const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
 
+    fn formula(&self) -> String {
+        let (scale, bias) = (if self.scale { " * scale" } else { "" }, if self.bias { " + bias" } else { "" });
+        let z = format!("conv(x, w){scale}{bias}");
+        if self.act == Act::Linear { format!("y = {z}") } else { format!("y = {}({z})", self.act) }
+    }
+
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
         arity(ins, 2 + usize::from(self.scale) + usize::from(self.bias))?;
         let [images, height, width, channels] = activation("input", ins[0])?;

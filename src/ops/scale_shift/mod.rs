@@ -27,6 +27,10 @@ impl Rule for ScaleShift {
     const FORMULA: &'static str = "y = act(x * scale + shift)";
     const SOURCE: &'static str = "src/ops/scale_shift/mod.rs";
 
+    fn formula(&self) -> String {
+        if self.act == Act::Linear { "y = x * scale + shift".into() } else { format!("y = {}(x * scale + shift)", self.act) }
+    }
+
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
         arity(ins, 3)?;
         vectors(&["scale", "shift"], &ins[1..], ins[0])?;
@@ -78,6 +82,10 @@ impl Rule for ScaleShiftSums {
     const FORMULA: &'static str = "dscale = sum(dz * x), dshift = sum(dz), with dz = dy * act'(x * scale + shift)";
     const SOURCE: &'static str = "src/ops/scale_shift/mod.rs";
 
+    fn formula(&self) -> String {
+        format!("dscale = sum({0} * x), dshift = sum({0}){1}", dz(self.act), slope(self.act))
+    }
+
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
         arity(ins, 4)?;
         same_shape("the gradient", ins[0], "the input", ins[1])?;
@@ -121,6 +129,11 @@ impl Rule for ScaleShiftDx {
     const NAME: &'static str = "scale_shift_dx";
     const FORMULA: &'static str = "dx = dz * scale (+ dmean / N + 2 dvar (x - mean) / N), with dz = dy * act'(x * scale + shift)";
     const SOURCE: &'static str = "src/ops/scale_shift/mod.rs";
+
+    fn formula(&self) -> String {
+        let stats = if self.stats { " + dmean / N + 2 dvar (x - mean) / N" } else { "" };
+        format!("dx = {} * scale{stats}{}", dz(self.act), slope(self.act))
+    }
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
         arity(ins, if self.stats { 7 } else { 4 })?;
@@ -168,6 +181,15 @@ fn inputs(matrices: usize, shape: [usize; 4], vectors: usize) -> Vec<Shape> {
 /// Checks that each input has one value for each channel of `x`.
 fn vectors(names: &[&str], ins: &[Ty], x: Ty) -> Result<(), String> {
     names.iter().zip(ins).try_for_each(|(name, ty)| per_channel(name, *ty, x.shape.cols()))
+}
+
+/// What the formulas call the gradient of `z = x scale + shift`, which without an activation is the result's own.
+fn dz(act: Act) -> &'static str {
+    if act == Act::Linear { "dy" } else { "dz" }
+}
+
+fn slope(act: Act) -> String {
+    if act == Act::Linear { String::new() } else { format!(", with dz = dy * {act}'(x * scale + shift)") }
 }
 
 fn slope_flops(act: Act) -> u64 {
