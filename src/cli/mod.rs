@@ -18,6 +18,7 @@ mod output;
 mod predict;
 mod profile;
 mod progress;
+mod report;
 mod resume;
 mod selftest;
 mod subject;
@@ -58,6 +59,7 @@ enum Command {
     Evaluate(evaluate::Args),
     Predict(predict::Args),
     Import(import::Args),
+    Report(report::Args),
     Summary(summary::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -85,6 +87,7 @@ pub fn run() -> Result<()> {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Import(args) => import::run(args),
+        Command::Report(args) => report::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Explain(args) => explain::run(args),

@@ -34,6 +34,8 @@ struct Panel<'a> {
     percent: bool,
     /// The epoch whose model is kept.
     best: Option<usize>,
+    /// The epoch at the right end.
+    last: usize,
 }
 
 /// The figure; `title` stands above it. `best` is the epoch whose model is kept.
@@ -41,16 +43,32 @@ pub fn curves(title: &str, history: &[Epoch], best: Option<usize>) -> String {
     let width = LEFT + 2.0 * PLOT[0] + BETWEEN + RIGHT;
     let mut svg = Svg::new(width, TOP + PLOT[1] + BOTTOM);
     svg.text([LEFT, 24.0], 16.0, Anchor::Start, INK, title);
+    let [loss, accuracy] = both(history, best);
+    panel(&mut svg, [LEFT, TOP], &loss);
+    panel(&mut svg, [LEFT + PLOT[0] + BETWEEN, TOP], &accuracy);
+    legend(&mut svg, width - RIGHT, history.iter().any(|e| e.val_loss.is_some()));
+    svg.finish()
+}
+
+/// Loss and accuracy as figures of their own, without title and legend, for a page that says both.
+pub fn panels(history: &[Epoch], best: Option<usize>) -> [String; 2] {
+    both(history, best).map(|data| {
+        let top = TOP - 36.0;
+        let mut svg = Svg::new(LEFT + PLOT[0] + RIGHT, top + PLOT[1] + BOTTOM);
+        panel(&mut svg, [LEFT, top], &data);
+        svg.finish()
+    })
+}
+
+fn both(history: &[Epoch], best: Option<usize>) -> [Panel<'static>; 2] {
     let finite = |series: Vec<(usize, f64)>| series.into_iter().filter(|(_, y)| y.is_finite()).collect::<Vec<_>>();
     let val = |f: fn(&Epoch) -> Option<f64>| finite(history.iter().filter_map(|e| Some((e.epoch, f(e)?))).collect());
     let train = |f: fn(&Epoch) -> f64| finite(history.iter().map(|e| (e.epoch, f(e))).collect());
-    let loss = Panel { title: "loss", train: train(|e| e.loss), val: val(|e| e.val_loss), percent: false, best };
-    let accuracy = Panel { title: "accuracy", train: train(|e| e.accuracy), val: val(|e| e.val_accuracy), percent: true, best };
     let last = history.iter().map(|e| e.epoch).max().unwrap_or(1).max(1);
-    panel(&mut svg, LEFT, last, &loss);
-    panel(&mut svg, LEFT + PLOT[0] + BETWEEN, last, &accuracy);
-    legend(&mut svg, width - RIGHT, history.iter().any(|e| e.val_loss.is_some()));
-    svg.finish()
+    [
+        Panel { title: "loss", train: train(|e| e.loss), val: val(|e| e.val_loss), percent: false, best, last },
+        Panel { title: "accuracy", train: train(|e| e.accuracy), val: val(|e| e.val_accuracy), percent: true, best, last },
+    ]
 }
 
 fn legend(svg: &mut Svg, right: f64, has_val: bool) {
@@ -63,7 +81,8 @@ fn legend(svg: &mut Svg, right: f64, has_val: bool) {
     }
 }
 
-fn panel(svg: &mut Svg, left: f64, last: usize, panel: &Panel) {
+fn panel(svg: &mut Svg, [left, above]: [f64; 2], panel: &Panel) {
+    let last = panel.last;
     let values = || panel.train.iter().chain(&panel.val).map(|&(_, y)| y);
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
     let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
@@ -76,20 +95,20 @@ fn panel(svg: &mut Svg, left: f64, last: usize, panel: &Panel) {
     let (bottom, top) = (ticks[0], ticks[ticks.len() - 1]);
     // A single epoch stands in the middle, more reach from edge to edge.
     let x = |epoch: usize| left + PLOT[0] * if last == 1 { 0.5 } else { (epoch.max(1) - 1) as f64 / (last - 1) as f64 };
-    let y = |value: f64| TOP + PLOT[1] * (top - value.min(top)) / (top - bottom);
+    let y = |value: f64| above + PLOT[1] * (top - value.min(top)) / (top - bottom);
 
     let off_scale = if largest > top { format!(" (up to {})", label(largest, largest / 10.0, false)) } else { String::new() };
-    svg.text([left, TOP - 12.0], 14.0, Anchor::Start, GREY, &format!("{}{off_scale}", panel.title));
+    svg.text([left, above - 12.0], 14.0, Anchor::Start, GREY, &format!("{}{off_scale}", panel.title));
     for &tick in &ticks {
         svg.line([left, y(tick)], [left + PLOT[0], y(tick)], RULE, 1.0);
         svg.text([left - 8.0, y(tick) + 4.5], 13.0, Anchor::End, GREY, &label(tick, ticks[1] - ticks[0], panel.percent));
     }
     for epoch in epochs(last) {
-        svg.line([x(epoch), TOP + PLOT[1]], [x(epoch), TOP + PLOT[1] + 5.0], GREY, 1.0);
-        svg.text([x(epoch), TOP + PLOT[1] + 20.0], 13.0, Anchor::Middle, GREY, &epoch.to_string());
+        svg.line([x(epoch), above + PLOT[1]], [x(epoch), above + PLOT[1] + 5.0], GREY, 1.0);
+        svg.text([x(epoch), above + PLOT[1] + 20.0], 13.0, Anchor::Middle, GREY, &epoch.to_string());
     }
-    svg.line([left, TOP + PLOT[1]], [left + PLOT[0], TOP + PLOT[1]], GREY, 1.0);
-    svg.text([left + PLOT[0] / 2.0, TOP + PLOT[1] + 42.0], 13.0, Anchor::Middle, INK, "epoch");
+    svg.line([left, above + PLOT[1]], [left + PLOT[0], above + PLOT[1]], GREY, 1.0);
+    svg.text([left + PLOT[0] / 2.0, above + PLOT[1] + 42.0], 13.0, Anchor::Middle, INK, "epoch");
 
     for (name, series, colour, dashed) in [("training", &panel.train, TRAIN, false), ("validation", &panel.val, VAL, true)] {
         let points: Vec<[f64; 2]> = series.iter().map(|&(e, v)| [x(e), y(v)]).collect();
@@ -113,7 +132,7 @@ fn panel(svg: &mut Svg, left: f64, last: usize, panel: &Panel) {
     if let Some(&(epoch, value)) = best {
         let value = if panel.percent { format!("{:.1}%", 100.0 * value) } else { format!("{value:.3}") };
         let text = format!("best model, epoch {epoch}: {value}");
-        svg.text([left + PLOT[0], TOP - 12.0], 13.0, Anchor::End, VAL, &text);
+        svg.text([left + PLOT[0], above - 12.0], 13.0, Anchor::End, VAL, &text);
     }
 }
 

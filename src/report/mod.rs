@@ -5,6 +5,7 @@ mod caption;
 mod confusion;
 mod curves;
 mod heatmap;
+pub mod page;
 mod rates;
 mod reliability;
 mod svg;
@@ -12,8 +13,9 @@ mod table;
 mod units;
 
 pub use confusion::confusion;
-pub use curves::{Epoch, curves};
+pub use curves::{Epoch, curves, panels};
 pub use heatmap::{Heatmap, captioned, colour, picture};
+pub use page::Report;
 pub use rates::{Mark, Trial, rates};
 pub use reliability::reliability;
 pub use table::{Align, Table};

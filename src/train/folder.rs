@@ -9,6 +9,7 @@ use crate::device::Arena;
 use crate::error::{Error, Result};
 use crate::exec::{Program, Session};
 use crate::ops::Backend;
+use crate::report::Epoch;
 use crate::weights::{Entry, Metadata, is_leftover, remove_leftovers, replace_file, save};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -28,6 +29,13 @@ pub struct Row {
     pub lr: f64,
     /// Training and validation of this epoch.
     pub seconds: f64,
+}
+
+impl Row {
+    /// What the curves show of it.
+    pub fn drawn(&self) -> Epoch {
+        Epoch { epoch: self.epoch, loss: self.loss, accuracy: self.accuracy, val_loss: self.val_loss, val_accuracy: self.val_accuracy }
+    }
 }
 
 /// A run's folder.

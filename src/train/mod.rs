@@ -16,6 +16,8 @@ mod learning;
 pub mod opened;
 mod pace;
 pub mod position;
+pub mod record;
+pub mod report;
 pub mod resume;
 pub mod run;
 pub mod schedule;

@@ -5,6 +5,8 @@ use super::features::Feed;
 use super::folder::{Folder, Row};
 use super::pace::{enough_steps, over};
 use super::position::{Position, Running};
+use super::record::Recorder;
+use super::report::write_report;
 use super::resume::saved;
 use super::settings::Settings;
 use super::setup::Setup;
@@ -43,7 +45,8 @@ pub enum Resumed {
 /// interruption.
 pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &dyn Listener) -> Result<Summary> {
     let begun = Instant::now();
-    let setup = Setup::new(device, settings, Folder::new(out)?, None, listener)?;
+    let recorder = Recorder::new(out, listener)?;
+    let setup = Setup::new(device, settings, Folder::new(out)?, None, &recorder)?;
     Run { setup, at: Position::default(), saved: Instant::now(), begun }.run()
 }
 
@@ -53,10 +56,14 @@ pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &
 /// # Errors
 /// As [`train`]; a damaged state; settings or images that are not those of the run.
 pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listener: &dyn Listener) -> Result<Resumed> {
-    let (begun, folder) = (Instant::now(), Folder::open(folder)?);
+    let recorder = Recorder::new(folder, listener)?;
+    let (begun, folder, listener) = (Instant::now(), Folder::open(folder)?, &recorder);
     let saved = saved(&folder, settings)?;
     let at = saved.as_ref().map(|s| s.state.position.clone()).unwrap_or_default();
     if let (true, Some(best)) = (over(settings, &at), at.best()) {
+        if !folder.file("report.html").exists() {
+            report(&folder, settings, listener)?;
+        }
         return Ok(Resumed::Before(best.clone()));
     }
     if let Some(then) = saved.as_ref().map(|s| &s.state.device).filter(|then| **then != device.describe()) {
@@ -66,6 +73,14 @@ pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listene
     let setup = Setup::new(device, settings, folder, saved.as_ref(), listener)?;
     drop(saved);
     Run { setup, at, saved: Instant::now(), begun }.run().map(Resumed::Done)
+}
+
+/// Writes `report.html`. The run is whole without it, so what goes wrong is told and stops nothing.
+fn report(folder: &Folder, settings: &Settings, listener: &dyn Listener) -> Result<()> {
+    match write_report(folder.path(), &settings.data) {
+        Ok(_) => Ok(()),
+        Err(error) => listener.on(Event::Warning(&format!("no report was written: {error}"))),
+    }
 }
 
 /// A run under way.
@@ -86,6 +101,7 @@ impl<D: Backend> Run<'_, D> {
             Err(error) if error.kind() == Kind::Interrupted => return Err(self.interrupted()?),
             result => result?,
         };
+        report(&self.setup.folder, self.setup.settings, listener)?;
         let best = self.at.best().cloned().or(stopped).ok_or_else(|| Error::internal("a run without epochs"))?;
         let features = self.setup.features.as_ref().map(|_| (self.setup.data.len(), self.setup.features_seconds));
         let images_per_second = self.at.images as f64 / (self.at.seconds + self.setup.features_seconds);

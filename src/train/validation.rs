@@ -50,8 +50,6 @@ impl Validation {
 /// # Errors
 /// What the disk says.
 pub fn write_curves(folder: &Folder, title: &str, history: &[Row], best: usize) -> Result<()> {
-    let epoch =
-        |r: &Row| report::Epoch { epoch: r.epoch, loss: r.loss, accuracy: r.accuracy, val_loss: r.val_loss, val_accuracy: r.val_accuracy };
-    let history: Vec<report::Epoch> = history.iter().map(epoch).collect();
+    let history: Vec<report::Epoch> = history.iter().map(Row::drawn).collect();
     folder.write("curves.svg", &report::curves(title, &history, Some(best)))
 }
