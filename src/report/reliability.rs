@@ -8,21 +8,23 @@ use crate::metrics::calibration::Bin;
 const SIDE: f64 = 320.0;
 const BARS: f64 = 64.0;
 const LEFT: f64 = 64.0;
-const TOP: f64 = 64.0;
 const BETWEEN: f64 = 22.0;
 const WIDTH: f64 = LEFT + SIDE + 28.0;
 const BLUE: &str = "#1f6fb4";
 /// The gap to the diagonal.
 const ORANGE: &str = "#d95f02";
 
-/// The figure; `title` stands above it.
+/// The figure; `title` and the error stand above it, and neither without a title.
 pub fn reliability(title: &str, calibration: &Calibration) -> String {
-    let mut svg = Svg::new(WIDTH, TOP + SIDE + BETWEEN + BARS + 56.0);
-    svg.text([20.0, 26.0], 16.0, Anchor::Start, INK, title);
-    let ece = format!("expected calibration error {:.4}, {} bins", calibration.ece, calibration.reliability.len());
-    svg.text([20.0, 46.0], 13.0, Anchor::Start, GREY, &ece);
-    diagram(&mut svg, &calibration.reliability);
-    histogram(&mut svg, &calibration.reliability);
+    let top = if title.is_empty() { 20.0 } else { 64.0 };
+    let mut svg = Svg::new(WIDTH, top + SIDE + BETWEEN + BARS + 50.0);
+    if !title.is_empty() {
+        svg.text([20.0, 26.0], 16.0, Anchor::Start, INK, title);
+        let ece = format!("expected calibration error {:.4}, {} bins", calibration.ece, calibration.reliability.len());
+        svg.text([20.0, 46.0], 13.0, Anchor::Start, GREY, &ece);
+    }
+    diagram(&mut svg, top, &calibration.reliability);
+    histogram(&mut svg, top + SIDE + BETWEEN + BARS, &calibration.reliability);
     svg.finish()
 }
 
@@ -30,12 +32,9 @@ fn x(share: f64) -> f64 {
     LEFT + SIDE * share
 }
 
-fn y(share: f64) -> f64 {
-    TOP + SIDE * (1.0 - share)
-}
-
 /// Bars as high as the share that is right, and the mean confidence as a dot: it lies on the diagonal where both agree.
-fn diagram(svg: &mut Svg, bins: &[Bin]) {
+fn diagram(svg: &mut Svg, top: f64, bins: &[Bin]) {
+    let y = |share: f64| top + SIDE * (1.0 - share);
     for tick in 0..=5 {
         let share = f64::from(tick) / 5.0;
         svg.line([LEFT, y(share)], [LEFT + SIDE, y(share)], RULE, 1.0);
@@ -49,15 +48,14 @@ fn diagram(svg: &mut Svg, bins: &[Bin]) {
         svg.line([x(confidence), y(accuracy)], [x(confidence), y(confidence)], ORANGE, 2.0);
         svg.dot([x(confidence), y(accuracy)], 4.0, ORANGE, &title);
     }
-    svg.curve(&[[x(0.0), y(0.0)], [x(1.0), y(1.0)]], GREY, true);
+    svg.curve(&[[x(0.0), y(0.0)], [x(1.0), y(1.0)]], INK, true);
     svg.line([LEFT, y(0.0)], [LEFT + SIDE, y(0.0)], GREY, 1.0);
-    svg.turned([18.0, TOP + SIDE / 2.0], -90.0, 13.0, Anchor::Middle, INK, "right");
+    svg.turned([18.0, top + SIDE / 2.0], -90.0, 13.0, Anchor::Middle, INK, "share that is right");
 }
 
 /// How many images lie in each bin.
-fn histogram(svg: &mut Svg, bins: &[Bin]) {
+fn histogram(svg: &mut Svg, base: f64, bins: &[Bin]) {
     let most = bins.iter().map(|b| b.images).max().unwrap_or(0).max(1);
-    let base = TOP + SIDE + BETWEEN + BARS;
     for bin in bins.iter().filter(|b| b.images > 0) {
         let height = (BARS * bin.images as f64 / most as f64).max(1.0);
         let (left, width) = (x(bin.from) + 0.5, x(bin.to) - x(bin.from) - 1.0);

@@ -5,16 +5,14 @@ use crate::metrics::{Class, Interval, Metrics};
 use crate::report::grouped;
 use maud::{Markup, html};
 
-/// Names longer than this, or more classes than this, stand upright above the confusion matrix.
-const SHORT: usize = 9;
-const FEW: usize = 6;
+/// Names that are longer than this together stand upright above the confusion matrix.
+const SHORT: usize = 56;
 
 /// Every class against the rest, with intervals.
 pub fn table(m: &Metrics, measured: &str) -> Markup {
     let columns = ["sensitivity", "specificity", "precision", "NPV", "F1", "AUROC", "average precision"];
     let table = html! {
         table {
-            caption { (grouped(m.images as u64)) " " (measured) ", each class against the rest" @if m.intervals.is_some() { "; below each number its 95% interval" } }
             thead { tr { th.name scope="col" { "class" } th scope="col" { "images" } @for name in columns { th scope="col" { (name) } } } }
             tbody {
                 @for class in &m.classes {
@@ -28,6 +26,10 @@ pub fn table(m: &Metrics, measured: &str) -> Markup {
         }
     };
     html! {
+        p {
+            (grouped(m.images as u64)) " " (measured) ", each class against the rest"
+            @if m.intervals.is_some() { "; below each number its 95% interval" } "."
+        }
         (wide("Measures of each class", &table))
         p.soft {
             small {
@@ -54,10 +56,9 @@ fn measures(class: &Class) -> [(Option<f64>, Option<Interval>); 7] {
 
 /// Counts and, below each, its share of the row, which is also its colour.
 pub fn confusion(m: &Metrics) -> Markup {
-    let upright = m.classes.len() > FEW || m.classes.iter().any(|c| c.name.chars().count() > SHORT);
+    let upright = m.classes.iter().map(|c| c.name.chars().count().max(5)).sum::<usize>() > SHORT;
     let table = html! {
         table.confusion.many[upright] {
-            caption { "Rows are true classes, columns predicted ones: images, and their share of the row" }
             thead {
                 tr {
                     th.name scope="col" { "true ↓ predicted →" }
@@ -76,14 +77,17 @@ pub fn confusion(m: &Metrics) -> Markup {
             }
         }
     };
-    wide("Confusion matrix", &table)
+    html! {
+        p { "Rows are true classes, columns predicted ones: images, and their share of the row." }
+        (wide("Confusion matrix", &table))
+    }
 }
 
 fn cell(count: usize, support: usize, diagonal: bool) -> Markup {
     let share = if support == 0 { 0.0 } else { count as f64 / support as f64 };
     let style = format!("--share:{:.1}", 100.0 * share);
     html! {
-        td.dark[share > 0.5].diagonal[diagonal] style=(style) {
+        td.dark[share > 0.5].none[count == 0].diagonal[diagonal] style=(style) {
             (grouped(count as u64))
             @if count > 0 { small { (short(share)) } }
         }

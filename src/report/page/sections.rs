@@ -75,12 +75,15 @@ pub fn calibration(calibration: &Calibration) -> Markup {
     let bins = calibration.reliability.len();
     let label = format!("Reliability diagram; expected calibration error {:.4}", calibration.ece);
     html! {
-        p {
-            "Each bar holds the images of which the model is about equally sure; it is as high as the share of them that is right. "
-            "Bars below the dashed line mean too much confidence, above it too little. The expected calibration error, "
-            (number(Some(calibration.ece))) ", is the mean distance over " (bins) " bins of equal width, weighted by images."
+        div.drawings {
+            (drawing(&reliability("", calibration), &label))
+            p {
+                "Each bar holds the images of which the model is about equally sure; it is as high as the share of them that is right. "
+                "Bars that end below the dashed line mean too much confidence, above it too little; orange is the distance. The expected "
+                "calibration error, " (number(Some(calibration.ece))) ", is the mean distance over " (bins)
+                " bins of equal width, weighted by images."
+            }
         }
-        (drawing(&reliability("", calibration), &label))
     }
 }
 
