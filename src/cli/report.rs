@@ -1,7 +1,8 @@
 //! `defrost report`: a run's report, made again.
 
 use crate::error::{Error, Result};
-use crate::train::report::{settings_of, write_report};
+use crate::train::Settings;
+use crate::train::report::write_report;
 use std::path::PathBuf;
 
 /// Write a run's report.html again
@@ -20,7 +21,7 @@ pub struct Args {
 
 /// Writes the report; pictures that are missing make the exit code 1.
 pub fn run(args: Args) -> Result<()> {
-    let data = args.data.map_or_else(|| settings_of(&args.run).map(|s| s.data), Ok)?;
+    let data = args.data.map_or_else(|| Settings::of_run(&args.run).map(|s| s.data), Ok)?;
     let lost = write_report(&args.run, &data)?;
     eprintln!("written: {}", args.run.join("report.html").display());
     match lost {

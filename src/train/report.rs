@@ -30,18 +30,8 @@ pub fn write_report(folder: &Path, data: &Path) -> Result<usize> {
     Ok(lost)
 }
 
-/// The settings of the run at `folder`.
-///
-/// # Errors
-/// Kind `Input`: no `config.toml`, or one that this program cannot read.
-pub fn settings_of(folder: &Path) -> Result<Settings> {
-    let path = folder.join("config.toml");
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e).advise("expected the folder of a run"))?;
-    toml::from_str(&text).map_err(|e| Error::input(e.message().to_string()).at(path.display()))
-}
-
 fn gather(folder: &Path, data: &Path) -> Result<Report> {
-    let settings = settings_of(folder)?;
+    let settings = Settings::of_run(folder)?;
     let (backbone, record) = (settings.backbone()?, Record::read(folder)?.unwrap_or_default());
     // A run that was stopped within its first epoch has only a last model.
     let best = folder.join("best.safetensors");

@@ -320,7 +320,8 @@ impl Settings {
         }
     }
 
-    /// Reads the `config.toml` of a run, which names every setting.
+    /// Reads the `config.toml` of a run, which names every setting; one that the program did not have when the run was begun
+    /// has its default, which is what it did then.
     ///
     /// # Errors
     /// When it is not there, or not such a file.
@@ -331,7 +332,12 @@ impl Settings {
             return Err(Error::input(what).at(run.display()).advise("`defrost train --out RUN` begins a run"));
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, &e))?;
-        let settings: Settings = toml::from_str(&text).map_err(|e| Error::input(e.to_string()).at(path.display()))?;
+        let wrong = |e: toml::de::Error| Error::input(e.to_string()).at(path.display());
+        let given: toml::Table = toml::from_str(&text).map_err(wrong)?;
+        let backbone: Backbone = given.get("backbone").and_then(toml::Value::as_str).unwrap_or_default().parse()?;
+        let mut all = toml::Table::try_from(Settings::new("", backbone)).map_err(|e| Error::internal(e.to_string()))?;
+        all.extend(given);
+        let settings: Settings = all.try_into().map_err(wrong)?;
         settings.check()?;
         Ok(settings)
     }
