@@ -1,12 +1,15 @@
 //! The batches of one epoch, the next one prepared while the current one computes.
 //!
-//! Copying images together (or widening bytes to f32) is left to a thread of its own; at most [`AHEAD`] batches wait.
-//! No augmentation happens here: the pixels are the dataset's.
+//! Copying images together (or widening bytes to f32, or reading a cache file) is left to a thread of its own; random
+//! changes ([`augment`](super::augment)) are computed on all cores. At most [`AHEAD`] batches wait.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use rayon::prelude::*;
+
+use crate::data::augment::Augmentation;
 use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
 
@@ -36,11 +39,18 @@ impl Batch {
     }
 
     /// Makes this the batch of `indices`, reusing its memory.
-    fn fill(&mut self, dataset: &Dataset, indices: &[usize]) {
-        let len = dataset.options().image_len();
+    fn fill(&mut self, dataset: &Dataset, indices: &[usize], changes: Option<&Augmentation>) {
+        let (len, size) = (dataset.options().image_len(), dataset.options().size);
         self.pixels.resize(indices.len() * len, 0.0);
-        for (place, &index) in self.pixels.chunks_exact_mut(len).zip(indices) {
-            dataset.copy_image(index, place);
+        match changes {
+            None => self.pixels.chunks_exact_mut(len).zip(indices).for_each(|(place, &index)| dataset.copy_image(index, place)),
+            Some(changes) => {
+                let change = |plain: &mut Vec<f32>, (place, &index): (&mut [f32], &usize)| {
+                    dataset.copy_image(index, plain);
+                    changes.apply(index, plain, size, place);
+                };
+                self.pixels.par_chunks_exact_mut(len).zip(indices).for_each_init(|| vec![0.0; len], change);
+            }
         }
         self.labels.clear();
         self.labels.extend(indices.iter().map(|&i| dataset.labels[i]));
@@ -63,6 +73,14 @@ impl Batches {
     /// # Errors
     /// Kind `Input`: a batch size of 0. Kind `Internal`: an index outside the dataset. Kind `Machine`: no thread.
     pub fn new(dataset: Arc<Dataset>, order: Vec<usize>, batch_size: usize) -> Result<Batches> {
+        Batches::changed(dataset, order, batch_size, None)
+    }
+
+    /// As [`Batches::new`], with the random changes of an epoch.
+    ///
+    /// # Errors
+    /// As [`Batches::new`].
+    pub fn changed(dataset: Arc<Dataset>, order: Vec<usize>, batch_size: usize, changes: Option<Augmentation>) -> Result<Batches> {
         if batch_size == 0 {
             return Err(Error::input("a batch size of 0"));
         }
@@ -75,7 +93,7 @@ impl Batches {
         let work = move || {
             for indices in order.chunks(batch_size) {
                 let mut batch = take.try_recv().unwrap_or_default();
-                batch.fill(&dataset, indices);
+                batch.fill(&dataset, indices, changes.as_ref());
                 if give.send(batch).is_err() {
                     return;
                 }
@@ -123,6 +141,7 @@ impl Drop for Batches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::augment::Augment;
     use crate::data::dataset::Options;
     use crate::data::listing::Listing;
     use crate::data::testing::{Folder, png};
@@ -160,6 +179,35 @@ mod tests {
             batches.reuse(batch);
         }
         assert!(batches.next().is_none() && batches.next().is_none());
+    }
+
+    #[test]
+    fn changes_depend_on_the_image_and_not_on_its_batch() {
+        let f = Folder::new("batches-changes");
+        for i in 0..6u8 {
+            let pixels: Vec<u8> = (0..48).map(|v: u8| v.wrapping_mul(37) ^ i).collect();
+            f.write(&format!("{}/{i}.png", if i < 3 { "a" } else { "b" }), &png(4, 4, &pixels));
+        }
+        let data = Arc::new(Dataset::load(&Listing::read(f.path(), None).unwrap(), None, &Options::keras(8), &|_, _| ()).unwrap());
+        let images = |order: &[usize], batch, epoch| {
+            let changes = Augmentation { augment: Augment::PRESET, seed: 3, epoch };
+            let batches = Batches::changed(data.clone(), order.to_vec(), batch, Some(changes)).unwrap();
+            let mut images = vec![Vec::new(); 6];
+            batches.for_each(|b| b.indices.iter().zip(b.pixels.chunks(8 * 8 * 3)).for_each(|(&i, p)| images[i] = p.to_vec()));
+            images
+        };
+        let (one, other) = (images(&[0, 1, 2, 3, 4, 5], 4, 1), images(&[5, 3, 1, 0, 2, 4], 3, 1));
+        assert!(one == other && one != images(&[0, 1, 2, 3, 4, 5], 4, 2));
+        // What is left of an epoch after a resume.
+        assert_eq!(images(&[3, 4, 5], 4, 1)[3..], one[3..]);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let mut alone = vec![0.0; 8 * 8 * 3];
+        pool.install(|| {
+            let mut plain = alone.clone();
+            data.copy_image(2, &mut plain);
+            Augmentation { augment: Augment::PRESET, seed: 3, epoch: 1 }.apply(2, &plain, 8, &mut alone);
+        });
+        assert_eq!(alone, one[2]);
     }
 
     #[test]

@@ -2,12 +2,39 @@
 //! what was trained on.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::data::csv;
-use crate::data::listing::portable_name;
+use crate::data::source::below;
 use crate::data::split::{Split, shuffled, val_count};
 use crate::error::{Error, Result};
+
+/// How the group of an image is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Grouping {
+    /// A regular expression searched in the path (`class/file.jpg`): the first capture, or the whole match where the
+    /// pattern captures nothing. `patient_(\d+)` groups by patient.
+    Pattern(String),
+    /// A CSV file with the columns `path` (as `split.csv` writes it: relative to DATA) and `group`; other columns and
+    /// other paths are ignored.
+    Csv(PathBuf),
+}
+
+impl Grouping {
+    /// The group of each image, given by its path relative to DATA and the name of its class. An image of a validation
+    /// folder goes by its path below that folder.
+    ///
+    /// # Errors
+    /// Kind `Input`: a pattern that does not parse, no such file or columns, a path with two groups, or images without a
+    /// group (the first few are named).
+    pub fn of<'a>(&self, images: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Vec<String>> {
+        let images = images.into_iter();
+        match self {
+            Grouping::Pattern(pattern) => by_pattern(images, pattern),
+            Grouping::Csv(file) => by_csv(images, file).map_err(|e| e.at(file.display())),
+        }
+    }
+}
 
 /// A split in which no group (a patient, a video, a site) is on both sides. `groups[i]` names the group of file `i`.
 ///
@@ -50,50 +77,34 @@ pub fn group_split(groups: &[String], val_split: f64, seed: u32) -> Result<Split
     Ok(Split { train, val })
 }
 
-/// The group of each path by a regular expression searched in its text (`class/file.jpg`): the first capture, or the
-/// whole match where the pattern captures nothing. `patient_(\d+)` groups by patient.
-///
-/// # Errors
-/// Kind `Input`: a pattern that does not parse, or paths that it does not match (the first few are named).
-pub fn groups_by_pattern<'a>(paths: impl IntoIterator<Item = &'a Path>, pattern: &str) -> Result<Vec<String>> {
+fn by_pattern<'a>(images: impl Iterator<Item = (&'a str, &'a str)>, pattern: &str) -> Result<Vec<String>> {
     let regex = regex_lite::Regex::new(pattern).map_err(|e| Error::input(format!("the group pattern `{pattern}` is not valid: {e}")))?;
-    let mut unmatched = Vec::new();
-    let mut groups = Vec::new();
-    for path in paths {
-        let name = portable_name(path);
-        let found = regex.captures(&name).and_then(|c| c.get(if regex.captures_len() > 1 { 1 } else { 0 }));
-        match found {
-            Some(group) => groups.push(group.as_str().to_string()),
-            None => unmatched.push(name),
-        }
-    }
-    if !unmatched.is_empty() {
-        return Err(Error::input(format!("the group pattern `{pattern}` does not match {}", first_few(&unmatched))));
-    }
-    Ok(groups)
+    let wanted = usize::from(regex.captures_len() > 1);
+    let group = |(path, class): (&str, &str)| {
+        let found = regex.captures(below(path, class)).and_then(|c| c.get(wanted));
+        found.map(|group| group.as_str().to_string()).ok_or_else(|| path.to_string())
+    };
+    every(images.map(group), |names| format!("the group pattern `{pattern}` does not match {names}"))
 }
 
-/// The group of each path by a CSV file with the columns `path` (as `split.csv` writes it: relative to DATA) and
-/// `group`; other columns and other paths are ignored.
-///
-/// # Errors
-/// Kind `Input`: no such file or columns, a path with two groups, or paths that the file does not list.
-pub fn groups_by_csv<'a>(paths: impl IntoIterator<Item = &'a Path>, csv: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(csv).map_err(|e| Error::io(csv, &e))?;
-    let of = parse_groups(&text).map_err(|e| e.at(csv.display()))?;
-    let mut missing = Vec::new();
-    let mut groups = Vec::new();
-    for path in paths {
-        let name = portable_name(path);
-        match of.get(&name) {
-            Some(group) => groups.push(group.clone()),
-            None => missing.push(name),
-        }
-    }
-    if !missing.is_empty() {
-        return Err(Error::input(format!("no group for {}", first_few(&missing))).at(csv.display()));
-    }
-    Ok(groups)
+fn by_csv<'a>(images: impl Iterator<Item = (&'a str, &'a str)>, file: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(file).map_err(|e| Error::input(e.to_string()))?;
+    let of = parse_groups(&text)?;
+    let group = |(path, class): (&str, &str)| {
+        let found = of.get(path).or_else(|| of.get(below(path, class)));
+        found.cloned().ok_or_else(|| path.to_string())
+    };
+    every(images.map(group), |names| format!("no group for {names}"))
+}
+
+/// All groups, or an error that names the images without one.
+fn every(groups: impl Iterator<Item = Result<String, String>>, what: impl Fn(String) -> String) -> Result<Vec<String>> {
+    let (mut found, mut without) = (Vec::new(), Vec::new());
+    groups.for_each(|group| match group {
+        Ok(group) => found.push(group),
+        Err(path) => without.push(path),
+    });
+    if without.is_empty() { Ok(found) } else { Err(Error::input(what(first_few(&without)))) }
 }
 
 fn parse_groups(text: &str) -> Result<HashMap<String, String>> {
@@ -143,20 +154,21 @@ mod tests {
 
     #[test]
     fn groups_come_from_a_pattern_or_a_csv_file() {
-        let paths = ["a/p1_x.jpg", "b/p22_y.jpg"].map(Path::new);
-        assert_eq!(groups_by_pattern(paths, r"p(\d+)_").unwrap(), ["1", "22"]);
-        assert_eq!(groups_by_pattern(paths, r"^.").unwrap(), ["a", "b"]);
-        assert!(groups_by_pattern(paths, r"p(\d\d)_").unwrap_err().to_string().contains("a/p1_x.jpg"));
-        assert!(groups_by_pattern(paths, r"p(").unwrap_err().to_string().contains("not valid"));
+        let images = [("a/p1_x.jpg", "a"), ("../v/b/p22_y.jpg", "b")];
+        let by = |pattern: &str| Grouping::Pattern(pattern.into()).of(images);
+        assert_eq!(by(r"p(\d+)_").unwrap(), ["1", "22"]);
+        assert_eq!(by("^.").unwrap(), ["a", "b"]);
+        assert!(by(r"p(\d\d)_").unwrap_err().to_string().contains("a/p1_x.jpg"));
+        assert!(by("p(").unwrap_err().to_string().contains("not valid"));
         let f = Folder::new("groups");
-        let csv = f.path().join("g.csv");
+        let by = || Grouping::Csv(f.path().join("g.csv")).of(images);
         f.write("g.csv", b"\xef\xbb\xbfgroup,path,note\r\n\"one, \"\"1\"\"\",a/p1_x.jpg,\r\ntwo,b\\p22_y.jpg,n\r\n");
-        assert_eq!(groups_by_csv(paths, &csv).unwrap(), ["one, \"1\"", "two"]);
+        assert_eq!(by().unwrap(), ["one, \"1\"", "two"]);
         f.write("g.csv", b"path,group\na/p1_x.jpg,1\n");
-        assert!(groups_by_csv(paths, &csv).unwrap_err().to_string().contains("no group for b/p22_y.jpg"));
+        assert!(by().unwrap_err().to_string().contains("no group for ../v/b/p22_y.jpg"));
         f.write("g.csv", b"path,group\na/p1_x.jpg,1\na/p1_x.jpg,2\n");
-        assert!(groups_by_csv(paths, &csv).unwrap_err().to_string().contains("line 3"));
+        assert!(by().unwrap_err().to_string().contains("line 3"));
         f.write("g.csv", b"file,patient\n");
-        assert!(groups_by_csv(paths, &csv).unwrap_err().to_string().contains("path,group"));
+        assert!(by().unwrap_err().to_string().contains("path,group"));
     }
 }

@@ -89,13 +89,8 @@ impl Listing {
     /// # Errors
     /// As [`Listing::read`], and when the class names differ, naming the differences.
     pub fn read_validation(&self, root: &Path) -> Result<Listing> {
-        let (folders, _) = top_level(root)?;
-        let missing: Vec<_> = self.classes.iter().filter(|c| !folders.contains(c)).map(String::as_str).collect();
-        let extra: Vec<_> = folders.iter().filter(|c| !self.classes.contains(c)).map(String::as_str).collect();
-        if !missing.is_empty() || !extra.is_empty() {
-            let part = |what, names: &[&str]| (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")));
-            let parts: Vec<_> = [part("missing:", &missing), part("unknown:", &extra)].into_iter().flatten().collect();
-            return Err(Error::input(format!("its classes are not those of the training folder ({})", parts.join("; "))).at(root.display()));
+        if let Some(found) = differences(&self.classes, &top_level(root)?.0) {
+            return Err(Error::input(format!("its classes are not those of the training folder ({found})")).at(root.display()));
         }
         Listing::read(root, Some(&self.classes))
     }
@@ -154,8 +149,16 @@ pub fn portable_name(path: &Path) -> String {
     path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
+/// What tells the class folders from those that are expected, if anything: `missing: a; unknown: b, c`.
+pub(super) fn differences(expected: &[String], folders: &[String]) -> Option<String> {
+    let only = |ours: &[String], theirs: &[String]| -> Vec<String> { ours.iter().filter(|c| !theirs.contains(c)).cloned().collect() };
+    let parts = [("missing", only(expected, folders)), ("unknown", only(folders, expected))];
+    let told: Vec<String> = parts.iter().filter(|(_, n)| !n.is_empty()).map(|(what, n)| format!("{what}: {}", n.join(", "))).collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
 /// The class folders at the top, sorted, and the number of images that lie beside them.
-fn top_level(root: &Path) -> Result<(Vec<String>, usize)> {
+pub(super) fn top_level(root: &Path) -> Result<(Vec<String>, usize)> {
     let kind = fs::metadata(root).map_err(|e| Error::io(root, &e))?;
     if !kind.is_dir() {
         return Err(Error::input("not a folder; expected a folder of class folders (DATA/CLASS/image.jpg)").at(root.display()));
