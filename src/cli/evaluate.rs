@@ -4,8 +4,8 @@ use super::device::on_device;
 use super::evaluate_text::text;
 use super::model_args::{Clipped, ModelArgs, Ready, counter};
 use super::output;
-use crate::data::groups::{groups_by_csv, groups_by_pattern};
-use crate::data::listing::Listing;
+use crate::data::groups::Grouping;
+use crate::data::listing::{Entry, Listing};
 use crate::data::split_file::{self, Row};
 use crate::data::stream::{Portion, Stream};
 use crate::error::{Error, Result};
@@ -66,9 +66,12 @@ enum Subset {
 /// Evaluates; images that cannot be read make it an error, since a measure of the rest would mislead.
 pub fn run(args: Args) -> Result<()> {
     let Ready { file, spec, images } = args.model.read()?;
-    let listing = classes_agree(&args.data, &file)?;
+    let mut listing = classes_agree(&args.data, &file)?;
     listing.warnings.iter().for_each(|w| output::warn(w));
     let split = split_rows(&args)?;
+    if args.subset != Subset::All {
+        add_validation_folder(&mut listing, split.as_deref().unwrap_or_default());
+    }
     let chosen = choose(&listing, args.subset, split.as_deref().unwrap_or_default())?;
     let files = chosen.iter().map(|&i| Ok(listing.full_path(i))).collect();
     let batch = args.model.batch(chosen.len());
@@ -97,12 +100,14 @@ pub fn run(args: Args) -> Result<()> {
 impl Args {
     /// The group of each chosen image, where a flag says how to know it.
     fn groups(&self, listing: &Listing, chosen: &[usize]) -> Result<Option<Vec<String>>> {
-        let paths = || chosen.iter().map(|&i| listing.files[i].path.as_path());
-        match (&self.group_regex, &self.group_csv) {
-            (Some(pattern), _) => groups_by_pattern(paths(), pattern).map_err(|e| e.at("--group-regex")).map(Some),
-            (None, Some(file)) => groups_by_csv(paths(), file).map_err(|e| e.at("--group-csv")).map(Some),
-            (None, None) => Ok(None),
-        }
+        let (grouping, flag) = match (&self.group_regex, &self.group_csv) {
+            (Some(pattern), _) => (Grouping::Pattern(pattern.clone()), "--group-regex"),
+            (None, Some(file)) => (Grouping::Csv(file.clone()), "--group-csv"),
+            (None, None) => return Ok(None),
+        };
+        let names: Vec<String> = chosen.iter().map(|&i| listing.files[i].name()).collect();
+        let classes = chosen.iter().map(|&i| listing.classes[listing.files[i].class].as_str());
+        grouping.of(names.iter().map(String::as_str).zip(classes)).map_err(|e| e.at(flag)).map(Some)
     }
 }
 
@@ -154,6 +159,14 @@ fn split_rows(args: &Args) -> Result<Option<Vec<Row>>> {
             .at("--subset")
             .advise("name the split.csv of a run with --split")),
     }
+}
+
+/// Adds the images that a split names beside DATA: those of the run's `--val-dir`.
+fn add_validation_folder(listing: &mut Listing, split: &[Row]) {
+    let beside = |row: &&Row| row.path.starts_with("../") || Path::new(&row.path).is_absolute();
+    let entry = |row: &Row| Some(Entry { path: PathBuf::from(&row.path), class: listing.classes.iter().position(|c| *c == row.class)? });
+    let found: Vec<Entry> = split.iter().filter(beside).filter_map(entry).collect();
+    listing.files.extend(found);
 }
 
 /// Positions of the images to be evaluated.

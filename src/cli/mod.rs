@@ -2,7 +2,10 @@
 //!
 //! What a command was asked for stands alone on stdout; progress and warnings go to stderr. Usage errors exit with 2.
 
+mod augment_flags;
 mod bench;
+mod check;
+mod check_text;
 mod config;
 mod device;
 mod devices;
@@ -60,6 +63,7 @@ enum Command {
     Predict(predict::Args),
     Import(import::Args),
     Report(report::Args),
+    Check(Box<check::Args>),
     Summary(summary::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -88,6 +92,7 @@ pub fn run() -> Result<()> {
         Command::Predict(args) => predict::run(args),
         Command::Import(args) => import::run(args),
         Command::Report(args) => report::run(args),
+        Command::Check(args) => check::run(*args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Explain(args) => explain::run(args),

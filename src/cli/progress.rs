@@ -98,7 +98,7 @@ impl Progress {
 impl Listener for Progress {
     fn on(&self, event: Event) -> Result<()> {
         match event {
-            Event::Loading { done, total } => self.advance("decoding".into(), done, total, ""),
+            Event::Loading { stage, done, total } => self.advance(stage.to_string(), done, total, ""),
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::Note(text) => self.line(text),
             Event::Features { done, total } => self.advance("features".into(), done, total, ""),

@@ -3,11 +3,12 @@
 //! Classes are the immediate subfolders in code-point order; inside a class the walk visits folders by their full path
 //! as one string, and the names in each folder sorted. The order matters: the seeded split shuffles this very list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::data::catalog::Bad;
 use crate::error::{Error, Result};
 
 /// The endings that count as images, in any case; what a file really is, its content decides when it is decoded.
@@ -100,6 +101,13 @@ impl Listing {
         let files = indices.iter().map(|&i| self.files[i].clone()).collect();
         let val_from = self.val_from.map(|from| indices.iter().filter(|&&i| i < from).count());
         Listing { files, val_from, ..self.clone() }
+    }
+
+    /// The listing without files that cannot be read.
+    pub fn without(&self, bad: &[Bad]) -> Listing {
+        let bad: HashSet<&str> = bad.iter().map(|b| b.path.as_str()).collect();
+        let good: Vec<usize> = (0..self.files.len()).filter(|&i| !bad.contains(self.files[i].name().as_str())).collect();
+        self.only(&good)
     }
 
     /// Labels of all files, in order.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::data::catalog::Catalog;
 use crate::data::groups::{Grouping, group_split};
+use crate::data::listing::Listing;
 use crate::data::split::{Split, keras_split, shuffled, stratified_split};
 use crate::error::{Error, Result};
 
@@ -67,29 +67,42 @@ impl Rule {
         }
     }
 
-    /// Splits the images of a catalog; returns the group of each too, where groups are known.
+    /// Splits the files of a listing; returns the group of each too, where groups are known.
     ///
     /// # Errors
-    /// Kind `Input`: images without a group, a share that leaves a side empty.
-    pub fn split(&self, catalog: &Catalog) -> Result<(Split, Option<Vec<String>>)> {
-        self.check(catalog.val_from.is_some())?;
-        let images = || catalog.paths.iter().zip(&catalog.labels).map(|(path, &label)| (path.as_str(), catalog.classes[label].as_str()));
-        let groups = self.grouping.as_ref().map(|grouping| grouping.of(images())).transpose()?;
-        let (n, share, seed) = (catalog.len(), self.share, self.seed);
-        let split = match (self.way, &groups) {
-            _ if catalog.val_from.is_some() => {
-                let from = catalog.val_from.unwrap_or(n);
+    /// Kind `Input`: what [`Rule::check`] refuses, files without a group, a share that leaves a side empty.
+    pub fn split(&self, listing: &Listing) -> Result<(Split, Option<Vec<String>>)> {
+        self.check(listing.val_from.is_some())?;
+        let groups = self.groups(listing)?;
+        Ok((self.sides(listing, groups.as_deref())?, groups))
+    }
+
+    /// The group of each file, where groups are known.
+    ///
+    /// # Errors
+    /// As [`Grouping::of`].
+    pub fn groups(&self, listing: &Listing) -> Result<Option<Vec<String>>> {
+        let names: Vec<String> = listing.files.iter().map(|f| f.name()).collect();
+        let named = names.iter().zip(&listing.files).map(|(name, file)| (name.as_str(), listing.classes[file.class].as_str()));
+        self.grouping.as_ref().map(|grouping| grouping.of(named)).transpose()
+    }
+
+    fn sides(&self, listing: &Listing, groups: Option<&[String]>) -> Result<Split> {
+        let (n, share, seed) = (listing.files.len(), self.share, self.seed);
+        let split = match self.way {
+            _ if listing.val_from.is_some() => {
+                let from = listing.val_from.unwrap_or(n);
                 Split { train: shuffled(from, seed), val: (from..n).collect() }
             }
             _ if share == 0.0 => Split::all_train(n, seed),
-            (Way::Keras, _) => keras_split(n, share, seed)?,
-            (Way::Stratified, _) => stratified_split(&catalog.labels, share, seed)?,
-            (Way::Group, groups) => group_split(groups.as_deref().unwrap_or_default(), share, seed)?,
+            Way::Keras => keras_split(n, share, seed)?,
+            Way::Stratified => stratified_split(&listing.labels(), share, seed)?,
+            Way::Group => group_split(groups.unwrap_or_default(), share, seed)?,
         };
-        match (split.train.is_empty(), split.val.is_empty() && catalog.val_from.is_some()) {
+        match (split.train.is_empty(), split.val.is_empty() && listing.val_from.is_some()) {
             (true, _) => Err(Error::input(format!("of {n} images none are left to train on")).at("--val-split")),
             (_, true) => Err(Error::input("none of its images can be read").at("--val-dir")),
-            _ => Ok((split, groups)),
+            _ => Ok(split),
         }
     }
 }
@@ -97,23 +110,18 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::load::look;
     use crate::data::source::Source;
-    use crate::data::testing::{Folder, png};
+    use crate::data::testing::Folder;
     use std::collections::BTreeSet;
 
     /// `train` with four patients of three images each in two classes, `val` with one image a class.
-    fn catalogs(name: &str) -> (Catalog, Catalog) {
+    fn listings(name: &str) -> (Listing, Listing) {
         let f = Folder::new(name);
-        for i in 0..12u8 {
-            f.write(&format!("train/{}/p{}_{i}.png", ["a", "b"][usize::from(i % 2)], i / 3), &png(2, 2, &[i; 12]));
-        }
-        f.write("val/a/p9_0.png", &png(2, 2, &[90; 12]));
-        f.write("val/b/p3_1.png", &png(2, 2, &[91; 12]));
-        let (alone, with) =
-            (Source::new(f.path().join("train")), Source { val_dir: Some(f.path().join("val")), ..Source::new(f.path().join("train")) });
-        let catalog = |source: Source| look(&source.listing().unwrap(), false, &|_, _, _| ());
-        (catalog(alone), catalog(with))
+        (0..12).for_each(|i| f.touch(&[&format!("train/{}/p{}_{i}.png", ["a", "b"][i % 2], i / 3)]));
+        f.touch(&["val/a/p9_0.png", "val/b/p3_1.png"]);
+        let alone = Source::new(f.path().join("train"));
+        let with = Source { val_dir: Some(f.path().join("val")), ..alone.clone() };
+        (alone.listing().unwrap(), with.listing().unwrap())
     }
 
     fn patients() -> Option<Grouping> {
@@ -122,18 +130,18 @@ mod tests {
 
     #[test]
     fn every_way_splits_and_groups_stay_known() {
-        let (catalog, with_val) = catalogs("rule");
+        let (listing, with_val) = listings("rule");
         let rule = |way| Rule { way, share: 0.25, ..Rule::default() };
-        assert_eq!(rule(Way::Keras).split(&catalog).unwrap(), (keras_split(12, 0.25, 42).unwrap(), None));
-        assert_eq!(rule(Way::Stratified).split(&catalog).unwrap(), (stratified_split(&catalog.labels, 0.25, 42).unwrap(), None));
-        let (split, groups) = Rule { grouping: patients(), ..rule(Way::Group) }.split(&catalog).unwrap();
+        assert_eq!(rule(Way::Keras).split(&listing).unwrap(), (keras_split(12, 0.25, 42).unwrap(), None));
+        assert_eq!(rule(Way::Stratified).split(&listing).unwrap(), (stratified_split(&listing.labels(), 0.25, 42).unwrap(), None));
+        let (split, groups) = Rule { grouping: patients(), ..rule(Way::Group) }.split(&listing).unwrap();
         let groups = groups.unwrap();
         let side = |indices: &[usize]| indices.iter().map(|&i| groups[i].clone()).collect::<BTreeSet<_>>();
         assert!(split.val.len() == 3 && side(&split.train).is_disjoint(&side(&split.val)));
         let (split, groups) = Rule { grouping: patients(), ..rule(Way::Keras) }.split(&with_val).unwrap();
         assert_eq!((&split.val, &groups.unwrap()[12..]), (&vec![12, 13], &["9".to_string(), "3".to_string()][..]));
         assert_eq!(split.train, shuffled(12, 42));
-        assert_eq!(Rule { share: 0.0, ..Rule::default() }.split(&catalog).unwrap().0, Split::all_train(12, 42));
+        assert_eq!(Rule { share: 0.0, ..Rule::default() }.split(&listing).unwrap().0, Split::all_train(12, 42));
     }
 
     #[test]

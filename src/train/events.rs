@@ -1,14 +1,16 @@
 //! What happens in a run, told to whoever shows, logs or draws it.
 
 use super::folder::Row;
+use crate::data::load::Stage;
 use crate::error::{Error, Result};
 use std::time::Duration;
 
 /// What happens in a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// Images are decoded; may come from several threads.
+    /// Images are read; may come from several threads.
     Loading {
+        stage: Stage,
         done: usize,
         total: usize,
     },

@@ -3,6 +3,7 @@
 use super::events::{Event, Listener, go_on};
 use super::settings::Settings;
 use super::trainer::Trainer;
+use crate::data::augment::Augmentation;
 use crate::data::batches::{Batch, Batches};
 use crate::data::dataset::Dataset;
 use crate::error::Result;
@@ -81,14 +82,15 @@ impl Fed {
 }
 
 impl Feed {
-    /// Batches over `order`, indices into `data`, from the features where they are kept.
+    /// Batches over `order`, indices into `data`, from the features where they are kept; otherwise of images, with an epoch's
+    /// random changes if there are any.
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn new(data: &Arc<Dataset>, features: Option<&Arc<Features>>, order: Vec<usize>, batch: usize) -> Result<Self> {
+    pub fn new(data: &Arc<Dataset>, features: Option<&Arc<Features>>, order: Vec<usize>, batch: usize, changes: Option<Augmentation>) -> Result<Self> {
         match features {
             Some(features) => Ok(Feed::Features { features: features.clone(), data: data.clone(), order, batch }),
-            None => Ok(Feed::Pixels(Batches::new(data.clone(), order, batch)?)),
+            None => Ok(Feed::Pixels(Batches::changed(data.clone(), order, batch, changes)?)),
         }
     }
 

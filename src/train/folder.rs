@@ -2,6 +2,7 @@
 
 use super::settings::Settings;
 use crate::base::DType;
+use crate::data::check::Report;
 use crate::data::csv::quoted;
 use crate::data::dataset::Dataset;
 use crate::data::split::Split;
@@ -109,7 +110,24 @@ impl Folder {
     /// # Errors
     /// What the disk says.
     pub fn write(&self, name: &str, text: &str) -> Result<()> {
-        replace_file(&self.file(name), |file| file.write_all(text.as_bytes()))
+        self.write_bytes(name, text.as_bytes())
+    }
+
+    /// Writes any file.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write_bytes(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        replace_file(&self.file(name), |file| file.write_all(bytes))
+    }
+
+    /// Writes `check.json`: what was found about the images.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn write_findings(&self, report: &Report) -> Result<()> {
+        let json = serde_json::to_string_pretty(report).map_err(|e| Error::internal(format!("a report is not JSON: {e}")))?;
+        self.write("check.json", &(json + "\n"))
     }
 
     /// Makes the folder, and writes `config.toml`, which says what will be done.

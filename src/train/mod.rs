@@ -1,15 +1,17 @@
 //! Training: a graph with its backward pass and optimizer, a loop that emits events, and the files of a run.
 //!
-//! Reading order: [`step`] (one step as a graph), [`trainer`] (its programs), [`setup`] (what a run stands on), [`run`] (the loop),
-//! [`keep`] (what an epoch leaves), [`folder`] (the files),
+//! Reading order: [`step`] (one step as a graph), [`trainer`] (its programs), `collection` (its images), [`setup`] (what a run stands
+//! on), [`run`] (the loop), [`keep`] (what an epoch leaves), [`folder`] (the files),
 //! [`state`] and [`resume`] (a run taken up again); then [`opened`] (a model file in use) and [`gradcam`] (why it answers as it does).
 
 pub mod class_weights;
+mod collection;
 pub mod events;
 pub mod features;
 pub mod folder;
 mod foresight;
 pub mod gradcam;
+mod images;
 pub mod inference;
 mod keep;
 mod learning;

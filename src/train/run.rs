@@ -144,7 +144,8 @@ impl<D: Backend> Run<'_, D> {
         order.drain(..(self.at.batches * settings.batch_size).min(order.len()));
         let (mut left, step) = (order.len(), settings.images_per_step());
         let save_every = Duration::from_secs(settings.save_every);
-        let mut feed = Feed::new(data, features.as_ref(), order, settings.batch_size)?;
+        let changes = settings.augmentation(self.at.epoch());
+        let mut feed = Feed::new(data, features.as_ref(), order, settings.batch_size, changes)?;
         while left > 0 && !enough_steps(self.setup.settings, &self.at) {
             let images = left.min(step);
             self.step(&mut feed, images)?;

@@ -2,8 +2,6 @@
 //!
 //! Two runs with equal settings on the same machine, with the same number of threads, give the same bits.
 
-use crate::data::dataset::{Options, Pixels};
-use crate::data::resize::Resize;
 use crate::error::{Error, Result};
 use crate::models::{Backbone, BatchNorm, Freeze, Hidden, Purpose, Spec};
 use crate::ops::preprocess::Mode;
@@ -34,6 +32,39 @@ choice! {
         Keras,
         /// The same share of every class.
         Stratified,
+        /// Whole groups (patients, videos), so that none is on both sides.
+        Group,
+    }
+}
+choice! {
+    /// What is done about files that cannot be read.
+    OnBadImage {
+        /// All of them are named, and nothing is trained.
+        Stop,
+        /// They are left out and counted.
+        Skip,
+    }
+}
+choice! {
+    /// Where decoded pixels are held.
+    KeepName {
+        /// In memory if they fit, otherwise on disk.
+        Auto,
+        Memory,
+        /// In a mapped cache file, which a later run finds again.
+        Disk,
+    }
+}
+choice! {
+    /// Which mirror images are trained on.
+    FlipName {
+        None,
+        /// Left and right.
+        H,
+        /// Top and bottom.
+        V,
+        /// Both.
+        Hv,
     }
 }
 choice! {
@@ -160,11 +191,33 @@ pub struct Settings {
     pub split: SplitName,
     pub split_seed: u32,
     pub val_split: f64,
+    /// A folder of the same class folders to validate on; empty for none.
+    pub val_dir: PathBuf,
+    /// A file with the class names, one a line, in the order of their labels; empty for the sorted folders.
+    pub classes: PathBuf,
+    /// The group of an image by its path; empty for none.
+    pub group_regex: String,
+    /// The group of an image by a table with the columns `path,group`; empty for none.
+    pub group_csv: PathBuf,
+    pub on_bad_image: OnBadImage,
     pub resize: ResizeName,
     pub preprocess: PreprocessName,
     pub pixels: PixelsName,
     /// Whether images are turned by their EXIF orientation.
     pub exif: bool,
+    pub pixel_cache: KeepName,
+    /// The folder of pixel caches; empty for the user's.
+    pub cache_dir: PathBuf,
+    /// Whether the preset of augmentation is meant wherever the next six say nothing.
+    pub augment: bool,
+    pub flip: FlipName,
+    /// Degrees.
+    pub rotate: f64,
+    /// Shares: of the side, of the size, of the range of grey levels, of the distance from the mean.
+    pub shift: f64,
+    pub zoom: f64,
+    pub brightness: f64,
+    pub contrast: f64,
     pub precision: PrecisionName,
     /// Whether the features of a wholly frozen backbone are computed once and kept.
     pub feature_cache: bool,
@@ -221,10 +274,24 @@ impl Settings {
             split: SplitName::Keras,
             split_seed: 42,
             val_split: 0.2,
+            val_dir: PathBuf::new(),
+            classes: PathBuf::new(),
+            group_regex: String::new(),
+            group_csv: PathBuf::new(),
+            on_bad_image: OnBadImage::Stop,
             resize: ResizeName::Keras,
             preprocess: PreprocessName::Backbone,
             pixels: PixelsName::F32,
             exif: false,
+            pixel_cache: KeepName::Auto,
+            cache_dir: PathBuf::new(),
+            augment: false,
+            flip: FlipName::None,
+            rotate: 0.0,
+            shift: 0.0,
+            zoom: 0.0,
+            brightness: 0.0,
+            contrast: 0.0,
             precision: PrecisionName::F32,
             feature_cache: true,
             save_every: 300,
@@ -251,7 +318,7 @@ impl Settings {
             s if !(0.0..1.0).contains(&s.label_smoothing) => wrong("--label-smoothing", s.label_smoothing, "in 0..1"),
             s if !(0.0..=1.0).contains(&s.bn_momentum) => wrong("--bn-momentum", s.bn_momentum, "in 0..=1"),
             s if s.nesterov && s.momentum == 0.0 => Err(Error::input("needs a --momentum above 0").at("--nesterov")),
-            _ => self.check_learning(),
+            _ => self.check_images().and_then(|()| self.check_learning()),
         }
     }
 
@@ -300,23 +367,6 @@ impl Settings {
         match self.optimizer {
             OptimizerName::Sgd => Optimizer::Sgd(Sgd { momentum, nesterov, weight_decay }),
             OptimizerName::Adam => Optimizer::Adam(Adam { weight_decay, ..Adam::default() }),
-        }
-    }
-
-    /// How images become pixels.
-    pub fn images(&self) -> Options {
-        Options {
-            size: self.input_size,
-            resize: match self.resize {
-                ResizeName::Keras => Resize::Keras,
-                ResizeName::Nearest => Resize::Nearest,
-                ResizeName::Antialias => Resize::Antialias,
-            },
-            pixels: match self.pixels {
-                PixelsName::F32 => Pixels::F32,
-                PixelsName::U8 => Pixels::U8,
-            },
-            exif: self.exif,
         }
     }
 

@@ -1,24 +1,25 @@
 //! What a run stands on before its first step: images, split, model, weights, folder.
 
 use super::class_weights::class_weights;
+use super::collection::Collection;
 use super::events::{Event, Listener};
 use super::features::Features;
 use super::folder::Folder;
 use super::foresight;
 use super::resume::same_images;
-use super::settings::{Settings, SplitName};
+use super::settings::Settings;
 use super::state::Saved;
 use super::trainer::Trainer;
-use crate::data::check::Report;
+use crate::data::augment::{sheet, spread};
 use crate::data::dataset::Dataset;
-use crate::data::listing::Listing;
+use crate::data::load::Keep;
 use crate::data::memory;
-use crate::data::split::{Split, keras_split, stratified_split};
-use crate::error::{Error, Result};
+use crate::data::split::Split;
+use crate::error::Result;
 use crate::models::{Freeze, Spec};
 use crate::ops::Backend;
 use crate::weights::ModelFile;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A run that is ready to begin.
@@ -44,26 +45,32 @@ impl<'a, D: Backend> Setup<'a, D> {
         settings.check()?;
         let file = if saved.is_some() { None } else { start_file(settings)? };
         let profile = saved.map(|s| s.state.profile).or(file.as_ref().map(|f| f.metadata().profile));
-        let listing = Listing::read(&settings.data, None)?;
+        let listing = settings.source().listing()?;
         let spec = settings.spec(listing.classes.len(), profile)?;
         settings.phases().into_iter().try_for_each(|freeze| Spec { freeze, ..spec.clone() }.build().map(drop))?;
         let freeze = saved.map_or(settings.freeze_in(1), |saved| Freeze::from(&saved.state.freeze[..]));
         let spec = Spec { freeze, ..spec };
-        let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.clip(), settings.feature_cache)?;
-        let split = choose_split(settings, &listing)?;
+        // Images that change in every epoch have no features that could be kept.
+        let keep_features = settings.feature_cache && settings.augment().is_none();
+        let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.clip(), keep_features)?;
+        let (split, _) = settings.rule().split(&listing)?;
         settings.check_validation(split.val.len())?;
-        let labels = listing.labels();
+        let class_weights = |labels: &[usize], split: &Split| {
+            class_weights(&settings.class_weight, &listing.classes, split.train.iter().map(|&i| labels[i]))
+        };
+        if saved.is_none() {
+            class_weights(&listing.labels(), &split)?;
+        }
+        let loading = settings.loading(0);
+        let pixels = if loading.keep == Keep::Memory { Dataset::bytes_needed(listing.files.len(), &loading.options) } else { 0 };
+        let available = memory::available().map(|free| free.saturating_sub(pixels));
+        let bytes = foresight::check(&mut trainer, settings, [split.train.len(), split.val.len()], available)?;
+        let Collection { data, split, report } = Collection::load(settings, &listing, bytes as u64, listener)?;
         trainer.class_weights = match saved {
             // A file of weights may have changed or gone since.
             Some(saved) => saved.state.class_weights.clone(),
-            None => class_weights(&settings.class_weight, &listing.classes, split.train.iter().map(|&i| labels[i]))?,
+            None => class_weights(&data.labels, &split)?,
         };
-        let pixels = Dataset::bytes_needed(listing.files.len(), &settings.images());
-        let counts = [split.train.len(), split.val.len()];
-        let bytes = foresight::check(&mut trainer, settings, counts, memory::available().map(|free| free.saturating_sub(pixels)))?;
-        let data = Arc::new(load(settings, &listing, listener)?);
-        let report = Report::new(&data, &split, None, [&listing.warnings[..], &data.warnings].concat());
-        report.sentences().iter().try_for_each(|w| listener.on(Event::Warning(w)))?;
         let batch = settings.batch_size.min(split.train.len());
         let weights = match saved {
             None => trainer.start(batch, file.as_ref(), &data.classes, settings.seed)?,
@@ -78,6 +85,10 @@ impl<'a, D: Backend> Setup<'a, D> {
         }
         if saved.is_none() {
             folder.write_split(&data, &split)?;
+            folder.write_findings(&report)?;
+            if let Some(changes) = settings.augmentation(1) {
+                folder.write_bytes("augment.png", &sheet(&data, &spread(&split.train), &changes)?)?;
+            }
         }
         let mut setup = Setup { settings, listener, data, split, trainer, folder, features: None, features_seconds: 0.0 };
         setup.announce(&weights, bytes)?;
@@ -85,6 +96,9 @@ impl<'a, D: Backend> Setup<'a, D> {
             let pairs = setup.data.classes.iter().zip(&setup.trainer.class_weights).map(|(class, w)| format!("{class} {w:.4}"));
             let line = format!("class weights: {}", pairs.collect::<Vec<_>>().join(", "));
             listener.on(Event::Note(&line))?;
+        }
+        if settings.feature_cache && !keep_features && settings.phases().contains(&Freeze::All) {
+            listener.on(Event::Note("augmentation changes images in every epoch: the features of a frozen backbone are not kept"))?;
         }
         Ok(setup)
     }
@@ -123,18 +137,6 @@ impl<'a, D: Backend> Setup<'a, D> {
     }
 }
 
-/// Decodes all images.
-fn load(settings: &Settings, listing: &Listing, listener: &dyn Listener) -> Result<Dataset> {
-    let failed = OnceLock::new();
-    let tell = |done, total| {
-        if let Err(error) = listener.on(Event::Loading { done, total }) {
-            failed.get_or_init(|| error);
-        }
-    };
-    let data = Dataset::load(listing, None, &settings.images(), &tell)?;
-    failed.into_inner().map_or(Ok(data), Err)
-}
-
 /// The file that weights start from.
 fn start_file(settings: &Settings) -> Result<Option<ModelFile>> {
     match settings.weights.as_str() {
@@ -142,17 +144,4 @@ fn start_file(settings: &Settings) -> Result<Option<ModelFile>> {
         "imagenet" => crate::weights::imagenet(settings.backbone()?.name()).map(Some),
         path => ModelFile::open(path).map(Some),
     }
-}
-
-fn choose_split(settings: &Settings, listing: &Listing) -> Result<Split> {
-    let (n, share, seed) = (listing.files.len(), settings.val_split, settings.split_seed);
-    let split = match settings.split {
-        _ if share == 0.0 => Split::all_train(n, seed),
-        SplitName::Keras => keras_split(n, share, seed)?,
-        SplitName::Stratified => stratified_split(&listing.labels(), share, seed)?,
-    };
-    if split.train.is_empty() {
-        return Err(Error::input(format!("of {n} images none are left to train on")).at("--val-split"));
-    }
-    Ok(split)
 }

@@ -8,7 +8,7 @@
 
 mod sheet;
 
-pub use sheet::sheet;
+pub use sheet::{sheet, spread};
 
 use std::fmt;
 use std::str::FromStr;
@@ -277,7 +277,7 @@ mod tests {
     fn tone_keeps_the_mean_and_the_range() {
         let mut pixels = vec![0.0, 50.0, 240.0, 100.0, 50.0, 250.0];
         Change { contrast: 1.5, brightness: 10.0, ..STILL }.tone(&mut pixels);
-        assert_eq!(pixels, [0.0, 60.0, 252.5, 135.0, 60.0, 255.0]);
+        assert_eq!(pixels, [0.0, 60.0, 247.5, 135.0, 60.0, 255.0]);
     }
 
     #[test]

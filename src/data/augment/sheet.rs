@@ -8,25 +8,31 @@ use super::Augmentation;
 use crate::data::dataset::{Dataset, level};
 use crate::error::{Error, Result};
 
-/// Images on a sheet, one a row.
+/// Images that are spread over a collection.
 const ROWS: usize = 6;
 /// Columns: the image as it is, then as it is in so many epochs less one.
 const COLUMNS: usize = 8;
 /// Pixels between pictures.
 const GAP: usize = 4;
 
-/// A PNG with some of the images, evenly chosen from `indices`: each as it is, then as the next epochs show it.
+/// The images of a sheet, spread evenly over `indices` in ascending order, so that each class has its share.
+pub fn spread(indices: &[usize]) -> Vec<usize> {
+    let mut sorted = indices.to_vec();
+    sorted.sort_unstable();
+    let rows = sorted.len().min(ROWS);
+    (0..rows).map(|row| sorted[(2 * row + 1) * sorted.len() / (2 * rows)]).collect()
+}
+
+/// A PNG with these images, one a row: each as it is, then as the next epochs show it.
 ///
 /// # Errors
 /// Kind `Internal`: the picture cannot be encoded.
 pub fn sheet(data: &Dataset, indices: &[usize], augmentation: &Augmentation) -> Result<Vec<u8>> {
     let size = data.options().size;
-    let rows = indices.len().min(ROWS);
     let side = |count: usize| (count * (size + GAP) + GAP) as u32;
-    let mut picture = RgbImage::from_pixel(side(COLUMNS), side(rows.max(1)), Rgb([255; 3]));
+    let mut picture = RgbImage::from_pixel(side(COLUMNS), side(indices.len()), Rgb([255; 3]));
     let (mut plain, mut changed) = (vec![0.0; size * size * 3], vec![0.0; size * size * 3]);
-    for row in 0..rows {
-        let index = indices[row * indices.len() / rows];
+    for (row, &index) in indices.iter().enumerate() {
         data.copy_image(index, &mut plain);
         for column in 0..COLUMNS {
             if column == 0 {
@@ -55,6 +61,13 @@ mod tests {
     use crate::data::decode::decode;
     use crate::data::listing::Listing;
     use crate::data::testing::{Folder, png};
+
+    #[test]
+    fn images_are_spread_over_all() {
+        assert_eq!(spread(&[4, 0, 9]), [0, 4, 9]);
+        assert_eq!(spread(&(0..60).rev().collect::<Vec<_>>()), [5, 15, 25, 35, 45, 55]);
+        assert!(spread(&[]).is_empty());
+    }
 
     #[test]
     fn a_sheet_shows_each_image_and_then_its_changes() {

@@ -102,6 +102,16 @@ pub enum Stage {
     Verifying,
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Decoding => "decoding",
+            Stage::Reading => "reading",
+            Stage::Verifying => "verifying",
+        })
+    }
+}
+
 /// Told after each file, from several threads: the stage, files done, files in all.
 pub type Tell<'a> = &'a (dyn Fn(Stage, usize, usize) + Sync);
 
