@@ -28,12 +28,12 @@ impl Source {
     /// As [`Listing::read`]; when class folders are missing or left over, on either side, naming them.
     pub fn listing(&self) -> Result<Listing> {
         let classes = self.classes.as_deref().map(read_classes).transpose()?;
-        if let (Some(wanted), Some(file)) = (&classes, &self.classes) {
-            if let Some(found) = differences(wanted, &top_level(&self.data)?.0) {
-                let advice = format!("{} fixes the classes: every line needs a folder, and every folder a line", file.display());
-                let error = Error::input(format!("its folders are not the classes of {} ({found})", file.display()));
-                return Err(error.at(self.data.display()).advise(advice));
-            }
+        if let (Some(wanted), Some(file)) = (&classes, &self.classes)
+            && let Some(found) = differences(wanted, &top_level(&self.data)?.0)
+        {
+            let advice = format!("{} fixes the classes: every line needs a folder, and every folder a line", file.display());
+            let error = Error::input(format!("its folders are not the classes of {} ({found})", file.display()));
+            return Err(error.at(self.data.display()).advise(advice));
         }
         let train = Listing::read(&self.data, classes.as_deref())?;
         match &self.val_dir {
