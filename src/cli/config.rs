@@ -31,7 +31,11 @@ pub fn settings(data: Option<&Path>, config: Option<&Path>, flags: &Flags, devic
     let data = text("data").ok_or_else(|| missing("DATA", "name the folder of class folders: defrost train DATA ..."))?;
     let backbone = text("backbone").ok_or_else(|| missing("--backbone", "one of vgg16, xception, inceptionv3, densenet121"))?;
     let backbone: Backbone = backbone.parse()?;
-    let mut all = table(&Settings::new(PathBuf::from(data), backbone))?;
+    let mut defaults = Settings::new(PathBuf::from(data), backbone);
+    if given.get("augment").and_then(toml::Value::as_bool) == Some(true) {
+        defaults = defaults.with_preset();
+    }
+    let mut all = table(&defaults)?;
     all.extend(given);
     all.insert("backbone".into(), backbone.name().into());
     all.try_into().map_err(|e: toml::de::Error| file.wrong_value(&e))

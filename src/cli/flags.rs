@@ -1,7 +1,9 @@
 //! The settings of a run as flags, for every command that trains. What is not given is left to the config file and the defaults.
 
+use super::augment_flags::AugmentFlags;
 use crate::train::settings::*;
 use serde::{Serialize, Serializer};
+use std::path::PathBuf;
 
 /// All settings but DATA and the device.
 #[derive(clap::Args, Serialize)]
@@ -12,6 +14,9 @@ pub struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
     images: Images,
+    #[command(flatten)]
+    #[serde(flatten)]
+    augment: AugmentFlags,
     #[command(flatten)]
     #[serde(flatten)]
     learning: Learning,
@@ -74,6 +79,21 @@ struct Images {
     /// Share of images that validate; 0 for none [default: 0.2]
     #[arg(long, value_name = "X")]
     val_split: Option<f64>,
+    /// A folder of the same class folders to validate on; all of DATA is then trained on
+    #[arg(long, value_name = "DIR")]
+    val_dir: Option<PathBuf>,
+    /// The class names, one a line, in the order of their labels [default: the folders, sorted]
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// With --split group: an image's group is what this pattern captures in CLASS/FILE, as 'patient_(\d+)'
+    #[arg(long, value_name = "PATTERN", conflicts_with = "group_csv")]
+    group_regex: Option<String>,
+    /// With --split group: a file with the columns path,group
+    #[arg(long, value_name = "FILE")]
+    group_csv: Option<PathBuf>,
+    /// What is done about files that cannot be read [default: stop]
+    #[arg(long, value_name = "stop|skip")]
+    on_bad_image: Option<OnBadImage>,
     /// How images are brought to size [default: keras]
     #[arg(long, value_name = "NAME")]
     resize: Option<ResizeName>,
@@ -87,6 +107,12 @@ struct Images {
     #[arg(long)]
     #[serde(skip_serializing_if = "not")]
     exif: bool,
+    /// Where decoded pixels are held; on disk, a later run finds them again [default: auto]
+    #[arg(long, value_name = "auto|memory|disk")]
+    pixel_cache: Option<KeepName>,
+    /// The folder of pixel caches [default: defrost/pixels in the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Serialize)]

@@ -87,7 +87,13 @@ impl Feed {
     ///
     /// # Errors
     /// When no thread can be had.
-    pub fn new(data: &Arc<Dataset>, features: Option<&Arc<Features>>, order: Vec<usize>, batch: usize, changes: Option<Augmentation>) -> Result<Self> {
+    pub fn new(
+        data: &Arc<Dataset>,
+        features: Option<&Arc<Features>>,
+        order: Vec<usize>,
+        batch: usize,
+        changes: Option<Augmentation>,
+    ) -> Result<Self> {
         match features {
             Some(features) => Ok(Feed::Features { features: features.clone(), data: data.clone(), order, batch }),
             None => Ok(Feed::Pixels(Batches::changed(data.clone(), order, batch, changes)?)),

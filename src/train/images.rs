@@ -86,6 +86,12 @@ impl Settings {
         self.rule().check(given(&self.val_dir).is_some())
     }
 
+    /// These settings with the preset of augmentation.
+    pub fn with_preset(self) -> Self {
+        let Augment { rotate, shift, zoom, brightness, contrast, .. } = Augment::PRESET;
+        Settings { augment: true, flip: FlipName::H, rotate, shift, zoom, brightness, contrast, ..self }
+    }
+
     /// How far training images may change.
     pub fn augment(&self) -> Augment {
         let Settings { flip, rotate, shift, zoom, brightness, contrast, .. } = *self;
@@ -96,5 +102,18 @@ impl Settings {
     pub fn augmentation(&self, epoch: usize) -> Option<Augmentation> {
         let augment = self.augment();
         (!augment.is_none()).then_some(Augmentation { augment, seed: self.seed, epoch: epoch as u32 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::Backbone;
+
+    #[test]
+    fn the_preset_is_the_librarys() {
+        let settings = Settings::new("photos", Backbone::Vgg16);
+        assert!(settings.augment().is_none() && settings.augmentation(1).is_none());
+        assert_eq!(settings.with_preset().augment(), Augment::PRESET);
     }
 }
