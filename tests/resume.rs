@@ -163,7 +163,12 @@ fn unfrozen_with_momentum_killed_at_18_random_moments() {
 
 #[test]
 fn partly_frozen_with_adam_saving_every_step_killed_at_14_random_moments() {
-    killed("adam", &flags(&DENSE, "2", &["--optimizer", "adam", "--freeze", "conv5_block8_concat", "--save-every", "0"]), 14, 2);
+    killed(
+        "adam",
+        &flags(&DENSE, "2", &["--optimizer", "adam", "--freeze", "conv5_block8_concat", "--augment", "--save-every", "0"]),
+        14,
+        2,
+    );
 }
 
 #[test]

@@ -11,16 +11,18 @@
 //! Refused: formats that Keras does not read (TIFF, WebP, DICOM, ...), truncated files, more than [`MAX_PIXELS`] or
 //! [`MAX_SIDE`], which is known from the header before any memory is asked for.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io::{Cursor, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
 
 use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, jpeg::JpegDecoder, png::PngDecoder};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, Limits};
 
 use crate::data::jpeg;
+use crate::data::shield::shielded;
 use crate::data::sniff::{Format, jpeg_is_whole, png_is_whole, sniff};
 use crate::error::{Error, Result};
 
@@ -28,6 +30,9 @@ use crate::error::{Error, Result};
 pub const MAX_PIXELS: u64 = 100_000_000;
 /// The most pixels a side of an image may have.
 pub const MAX_SIDE: u32 = 20_000;
+/// An image of more pixels is decoded alone, so that memory does not grow with the number of threads.
+const LARGE_PIXELS: u64 = 25_000_000;
+static ALONE: Mutex<()> = Mutex::new(());
 /// The largest file that is read.
 pub const MAX_FILE_BYTES: u64 = 1 << 30;
 /// What a decoder may hold besides its result: one GIF frame in RGBA of [`MAX_PIXELS`].
@@ -81,9 +86,7 @@ pub fn decode_file(path: &Path, exif: bool) -> Result<Rgb> {
 /// Kind `Input`, without a path: empty, not an image, a format that is not read, truncated, damaged, too large.
 pub fn decode(bytes: &[u8], exif: bool) -> Result<Rgb> {
     let format = sniff(bytes)?;
-    // A decoder that panics on a damaged file must not take the program with it.
-    catch_unwind(AssertUnwindSafe(|| decode_as(format, bytes, exif)))
-        .unwrap_or_else(|_| Err(Error::input("damaged: the decoder gave up on it")))
+    shielded(|| decode_as(format, bytes, exif)).unwrap_or_else(|| Err(Error::input("damaged: the decoder gave up on it")))
 }
 
 fn decode_as(format: Format, bytes: &[u8], exif: bool) -> Result<Rgb> {
@@ -94,11 +97,19 @@ fn decode_as(format: Format, bytes: &[u8], exif: bool) -> Result<Rgb> {
         limits
     };
     match format {
-        Format::Jpeg => match jpeg::decode(bytes, MAX_DECODER_BYTES, |w, h| check_size(w as u32, h as u32).is_ok() && jpeg_is_whole(bytes))
-        {
-            Some(jpeg) => upright(jpeg.width as u32, jpeg.height as u32, jpeg.pixels, jpeg.orientation, exif),
-            None => finish(JpegDecoder::new(stream).map_err(reason)?, exif, || jpeg_is_whole(bytes), false),
-        },
+        Format::Jpeg => {
+            let turn = OnceCell::new();
+            let fits = |width: usize, height: usize| {
+                let fits = check_size(width as u32, height as u32).is_ok() && jpeg_is_whole(bytes);
+                fits && turn.set(alone(width as u32, height as u32)).is_ok()
+            };
+            let exact = jpeg::decode(bytes, MAX_DECODER_BYTES, fits);
+            drop(turn);
+            match exact {
+                Some(jpeg) => upright(jpeg.width as u32, jpeg.height as u32, jpeg.pixels, jpeg.orientation, exif),
+                None => finish(JpegDecoder::new(stream).map_err(reason)?, exif, || jpeg_is_whole(bytes), false),
+            }
+        }
         Format::Png => {
             let decoder = PngDecoder::with_limits(stream, limits()).map_err(reason)?;
             // IHDR comes first: bit depth at byte 24, colour type (0: gray) at byte 25.
@@ -118,6 +129,7 @@ fn decode_as(format: Format, bytes: &[u8], exif: bool) -> Result<Rgb> {
 fn finish(mut decoder: impl ImageDecoder, exif: bool, is_whole: impl Fn() -> bool, gray16: bool) -> Result<Rgb> {
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
+    let _turn = alone(width, height);
     if !is_whole() {
         return Err(Error::input("truncated: the file ends before the image does"));
     }
@@ -137,6 +149,12 @@ fn upright(width: u32, height: u32, pixels: Vec<u8>, orientation: u8, exif: bool
     }
     let (width, height) = (rgb.width() as usize, rgb.height() as usize);
     Ok(Rgb { width, height, pixels: rgb.into_bytes(), orientation: turn.to_exif(), clipped: false })
+}
+
+/// The turn of a large image; a lock that a panic poisoned guards all the same.
+fn alone(width: u32, height: u32) -> Option<MutexGuard<'static, ()>> {
+    let large = u64::from(width) * u64::from(height) > LARGE_PIXELS;
+    large.then(|| ALONE.lock().unwrap_or_else(|e| e.into_inner()))
 }
 
 fn check_size(width: u32, height: u32) -> Result<()> {

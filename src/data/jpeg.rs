@@ -4,9 +4,9 @@
 //! Left to the other decoder: what this one refuses (junk between segments, a progressive image without its last scans), and
 //! four components of different resolutions, on which it fails. Samples of 12 bits are refused, as Pillow refuses them.
 
+use crate::data::shield::shielded;
 use libjpeg_turbo_rs::decode::pipeline::Decoder;
 use libjpeg_turbo_rs::{DecodeLimits, PixelFormat};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// An image in RGB, `[height, width, 3]`, with its EXIF orientation, 1 to 8.
 pub(super) struct Jpeg {
@@ -19,7 +19,7 @@ pub(super) struct Jpeg {
 /// Decodes a whole file; `None` where another decoder shall try, and say what is wrong. `fits` is asked about width and height
 /// before memory is taken.
 pub(super) fn decode(bytes: &[u8], max_bytes: u64, fits: impl Fn(usize, usize) -> bool) -> Option<Jpeg> {
-    catch_unwind(AssertUnwindSafe(|| {
+    shielded(|| {
         let limits = DecodeLimits { max_memory: Some(max_bytes), ..DecodeLimits::default() };
         let mut decoder = Decoder::new_with_limits(bytes, limits).ok()?;
         let header = decoder.header();
@@ -32,7 +32,6 @@ pub(super) fn decode(bytes: &[u8], max_bytes: u64, fits: impl Fn(usize, usize) -
         decoder.set_output_format(PixelFormat::Rgb);
         let image = decoder.decode_image().ok()?;
         Some(Jpeg { width: image.width, height: image.height, pixels: image.data, orientation })
-    }))
-    .ok()
+    })
     .flatten()
 }

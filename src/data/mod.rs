@@ -36,6 +36,7 @@ pub mod pixel_cache;
 pub mod portrait;
 pub mod resize;
 pub mod rule;
+mod shield;
 pub mod sniff;
 pub mod source;
 pub mod split;
