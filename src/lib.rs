@@ -14,6 +14,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod exec;
+pub mod experiment;
 pub mod ir;
 pub mod metrics;
 pub mod models;

@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 14] = [
     &["metrics"],
     &["report", "profile"],
     &["train"],
+    &["experiment"],
     &["cli"],
 ];
 

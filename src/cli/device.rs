@@ -57,6 +57,12 @@ impl DeviceArgs {
         Ok(DeviceArgs { device, threads: u16::try_from(settings.threads).ok().filter(|&n| n > 0) })
     }
 
+    /// The flags that say the same.
+    pub fn words(&self) -> Vec<String> {
+        let threads = self.threads.map(|n| ["--threads".into(), n.to_string()]);
+        ["--device".into(), self.device.to_string()].into_iter().chain(threads.into_iter().flatten()).collect()
+    }
+
     /// Opens the device.
     ///
     /// # Errors

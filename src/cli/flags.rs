@@ -10,7 +10,7 @@ use std::path::PathBuf;
 pub struct Flags {
     #[command(flatten)]
     #[serde(flatten)]
-    network: Network,
+    pub network: Network,
     #[command(flatten)]
     #[serde(flatten)]
     images: Images,
@@ -28,16 +28,16 @@ pub struct Flags {
 #[derive(clap::Args, Serialize)]
 #[command(next_help_heading = "Network")]
 #[serde(rename_all = "kebab-case")]
-struct Network {
+pub struct Network {
     /// vgg16, xception, inceptionv3 or densenet121
     #[arg(long, value_name = "B")]
-    backbone: Option<String>,
+    pub backbone: Option<String>,
     /// imagenet, random, or a model file [default: imagenet]
     #[arg(long, value_name = "W")]
     weights: Option<String>,
     /// none, all (the whole backbone), or everything up to and including a layer as `summary` prints them [default: none]
     #[arg(long, value_name = "all|none|LAYER")]
-    freeze: Option<String>,
+    pub freeze: Option<String>,
     /// Train the head alone for so many epochs first; then what --freeze says [default: 0]
     #[arg(long, value_name = "N")]
     freeze_epochs: Option<usize>,

@@ -6,7 +6,9 @@ mod augment_flags;
 mod bench;
 mod check;
 mod check_text;
+mod compare;
 mod config;
+mod demo;
 mod device;
 mod devices;
 mod evaluate;
@@ -59,6 +61,7 @@ struct Cli {
 enum Command {
     Train(Box<train::Args>),
     Resume(resume::Args),
+    Compare(Box<compare::Args>),
     Evaluate(evaluate::Args),
     Predict(predict::Args),
     Import(import::Args),
@@ -70,6 +73,7 @@ enum Command {
     Explain(explain::Args),
     Selftest(selftest::Args),
     Devices(devices::Args),
+    Demo(demo::Args),
 }
 
 /// Reads a number of images or pixels.
@@ -85,9 +89,14 @@ fn positive(text: &str) -> Result<usize, String> {
 /// # Errors
 /// Whatever went wrong, ready to be printed; [`crate::error::Error::exit_code`] is the program's exit code.
 pub fn run() -> Result<()> {
-    match Cli::parse().command {
+    execute(Cli::parse())
+}
+
+fn execute(cli: Cli) -> Result<()> {
+    match cli.command {
         Command::Train(args) => train::run(*args),
         Command::Resume(args) => resume::run(args),
+        Command::Compare(args) => compare::run(*args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Import(args) => import::run(args),
@@ -99,6 +108,7 @@ pub fn run() -> Result<()> {
         Command::Profile(args) => profile::run(args),
         Command::Selftest(args) => selftest::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Demo(args) => demo::run(&args),
     }
 }
 

@@ -70,7 +70,7 @@ impl Progress {
     }
 
     /// Prints a line above the bar.
-    fn line(&self, text: &str) {
+    pub fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),
@@ -85,6 +85,13 @@ impl Progress {
         }
         summary_lines(summary).iter().for_each(|l| eprintln!("{l}"));
         eprintln!("written: {}", out.join("best.safetensors").display());
+    }
+
+    /// Takes the bar away.
+    pub fn close(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 
     /// The words about a run that was to be resumed, but has ended.

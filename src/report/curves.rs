@@ -166,7 +166,7 @@ pub(super) fn label(tick: f64, step: f64, percent: bool) -> String {
 }
 
 /// The epochs that get a number: all up to 10, then multiples of 2, 5, 10, ..., always beginning with 1.
-fn epochs(last: usize) -> Vec<usize> {
+pub(super) fn epochs(last: usize) -> Vec<usize> {
     let step = [1, 2, 5, 10, 20, 25, 50].into_iter().find(|step| last <= 10 * step).unwrap_or(last.div_ceil(10));
     let mut epochs = vec![1];
     epochs.extend((step..=last).step_by(step).filter(|&e| e > 1 && (step <= 2 || e >= step)));

@@ -2,6 +2,7 @@
 //! hosts, so that equal runs make equal files.
 
 mod caption;
+mod compare;
 mod confusion;
 mod curves;
 mod heatmap;
@@ -12,6 +13,7 @@ mod svg;
 mod table;
 mod units;
 
+pub use compare::{Trained, compare, duration};
 pub use confusion::confusion;
 pub use curves::{Epoch, curves, panels};
 pub use heatmap::{Heatmap, captioned, colour, picture};
