@@ -14,6 +14,7 @@ mod devices;
 mod evaluate;
 mod evaluate_text;
 mod explain;
+mod export;
 mod flags;
 mod gradcam;
 mod import;
@@ -67,6 +68,7 @@ enum Command {
     Import(import::Args),
     Report(report::Args),
     Check(Box<check::Args>),
+    Export(export::Args),
     Summary(summary::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -102,6 +104,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Import(args) => import::run(args),
         Command::Report(args) => report::run(args),
         Command::Check(args) => check::run(*args),
+        Command::Export(args) => export::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Explain(args) => explain::run(args),

@@ -7,6 +7,7 @@
 mod backbone;
 mod batch_norm;
 mod densenet121;
+pub mod export;
 mod head;
 pub mod import;
 mod inception_v3;

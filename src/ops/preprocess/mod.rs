@@ -63,11 +63,11 @@ impl FromStr for Mode {
 }
 
 /// Subtracted by `caffe`, for blue, green and red.
-const CAFFE_MEAN: [f64; 3] = [103.939, 116.779, 123.68];
+pub const CAFFE_MEAN: [f64; 3] = [103.939, 116.779, 123.68];
 /// Subtracted by `torch`, for red, green and blue.
-const TORCH_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+pub const TORCH_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 /// Divided by in `torch`.
-const TORCH_DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
+pub const TORCH_DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// `y = preprocess(x)`: `[n,h,w,3]`, RGB from 0 to 255, to the same shape.
 #[derive(Clone, Debug, PartialEq)]

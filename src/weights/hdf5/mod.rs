@@ -14,7 +14,7 @@
 //! that the caller has not asked for by its shape, and [`File`] counts the structures it walks through, so that a file whose
 //! parts refer to each other in circles ends in an error.
 //!
-//! Source: HDF5 File Format Specification, version 3.
+//! Source: HDF5 File Format Specification, version 3. [`write`] is the other direction.
 
 mod attribute;
 mod btree;
@@ -26,6 +26,7 @@ mod group;
 mod heap;
 mod object;
 mod types;
+pub mod write;
 
 pub use dataset::Dataset;
 pub use group::Group;
