@@ -22,7 +22,7 @@ mod save;
 pub mod torch;
 
 pub use cache::{folder, imagenet};
-pub use format::{KEY, Metadata, ModelFile, VERSION};
+pub use format::{Metadata, ModelFile, VERSION};
 pub use init::Draw;
 pub use manifest::{Official, official};
 pub use matching::{Head, Matched, Request, Source};

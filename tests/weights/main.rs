@@ -1,5 +1,6 @@
 //! Weights that come from and go to other programs.
 
+mod export;
 mod hdf5;
 mod torch;
 

@@ -96,15 +96,15 @@ fn config(model: &Model, nodes: &[Node], dtype: DType) -> Value {
         let inbound = if reads.is_empty() { json!([]) } else { json!([reads]) };
         json!({"class_name": node.class, "name": node.name, "config": settings, "inbound_nodes": inbound})
     };
-    let ends = |node: Option<&Node>| json!([[node.map_or("", |n| &n.name), 0, 0]]);
+    let end = |node: Option<&Node>| json!([node.map_or("", |n| &n.name), 0, 0]);
     json!({
         "class_name": "Functional",
         "config": {
             "name": model.spec.backbone.name(),
             "trainable": true,
             "layers": nodes.iter().map(layer).collect::<Vec<_>>(),
-            "input_layers": ends(nodes.first()),
-            "output_layers": ends(nodes.last()),
+            "input_layers": end(nodes.first()),
+            "output_layers": end(nodes.last()),
         },
         "keras_version": KERAS,
         "backend": "tensorflow",

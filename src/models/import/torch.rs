@@ -31,8 +31,10 @@ pub fn import(path: &Path, out: &Path, options: &Options) -> Result<Imported> {
     if !options.hidden.is_empty() {
         return Err(Error::input("--hidden describes the head of a Keras file; torchvision's and timm's heads have no hidden layers"));
     }
-    let (classes, profile) = (torch.class_count(), torch.profile());
-    let preprocess = options.preprocess.map_or(profile.preprocess, |p| p.of(&profile));
+    let (classes, mut profile) = (torch.class_count(), torch.profile());
+    // What the user says about the pixels holds for `--preprocess backbone` from now on.
+    profile.preprocess = options.preprocess.map_or(profile.preprocess, |p| p.of(&profile));
+    let preprocess = profile.preprocess;
     let spec = Spec { profile, preprocess, features_only: classes.is_none(), ..Spec::new(backbone, classes.unwrap_or(0)) };
     let spec = Spec { size: options.input_size.unwrap_or(spec.size), ..spec };
     let metadata = metadata(&spec, &options.classes)?;
