@@ -89,7 +89,7 @@ pub fn write(root: &Group, out: &mut dyn Write) -> io::Result<()> {
     b.raw(b"\x89HDF\r\n\x1a\n").u8s(&[0, 0, 0, 0, 0, 8, 8, 0]);
     b.u16(LEAF_K).u16(NODE_K).u32(0);
     b.u64(0).u64(UNDEFINED).u64(end).u64(UNDEFINED);
-    b.symbol(0, header, Some((tree, heap)));
+    b.symbol((0, header, Some((tree, heap))));
     out.write_all(&b.0)?;
     for (d, len) in data.iter().zip(lens) {
         out.write_all(d.bytes)?;
@@ -129,11 +129,14 @@ impl Bytes {
         self
     }
     /// A symbol table entry; a group's says where its tree and heap are.
-    fn symbol(&mut self, name: u64, header: u64, group: Option<(u64, u64)>) -> &mut Self {
+    fn symbol(&mut self, (name, header, group): Symbol) -> &mut Self {
         let (tree, heap) = group.unwrap_or_default();
         self.u64(name).u64(header).u32(usize::from(group.is_some())).u32(0).u64(tree).u64(heap)
     }
 }
+
+/// A name's offset in the heap, the address of what it names, and a group's tree and heap.
+type Symbol = (u64, u64, Option<(u64, u64)>);
 
 /// Everything behind the data, being laid out.
 struct Layout {
@@ -184,14 +187,14 @@ impl Layout {
     }
 
     /// A B-tree over symbols that are sorted by name: leaves of symbols below nodes of addresses.
-    fn tree(&mut self, symbols: &[(u64, u64, Option<(u64, u64)>)]) -> u64 {
+    fn tree(&mut self, symbols: &[Symbol]) -> u64 {
         // Each child with its largest name.
         let mut children: Vec<(u64, u64)> = Vec::new();
         for leaf in symbols.chunks(2 * LEAF_K) {
             let mut b = Bytes::default();
             b.raw(b"SNOD").u8s(&[1, 0]).u16(leaf.len());
-            for &(name, header, group) in leaf {
-                b.symbol(name, header, group);
+            for &symbol in leaf {
+                b.symbol(symbol);
             }
             b.0.resize(8 + 2 * LEAF_K * 40, 0);
             children.push((self.put(&b.0), leaf.last().map_or(0, |s| s.0)));
