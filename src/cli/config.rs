@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::models::{Backbone, did_you_mean};
 use crate::train::Settings;
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
@@ -45,6 +46,19 @@ fn table(value: &impl serde::Serialize) -> Result<toml::Table> {
     toml::Table::try_from(value).map_err(|e| Error::internal(e.to_string()))
 }
 
+/// The text of a file that is no longer than [`LONGEST`].
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(LONGEST + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > LONGEST {
+        true => Err(std::io::Error::new(std::io::ErrorKind::InvalidData, format!("more than {LONGEST} bytes, which no config file has"))),
+        false => Ok(text),
+    }
+}
+
+/// Bytes of a config file; that of a run has about a thousand.
+const LONGEST: u64 = 1 << 20;
+
 /// A config file; empty where none was given.
 #[derive(Default)]
 struct File {
@@ -57,7 +71,7 @@ struct File {
 impl File {
     /// Reads a file and refuses keys that no setting has.
     fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, &e).at("--config"))?;
+        let text = read_text(path).map_err(|e| Error::io(path, &e).at("--config"))?;
         let unreadable = |e: toml::de::Error| Error::input(e.to_string().trim_end().to_string()).at(path.display());
         let parsed = DeTable::parse(&text).map_err(unreadable)?;
         let line = |at: usize| text[..at].lines().count().max(1) + usize::from(text[..at].ends_with('\n'));

@@ -33,8 +33,10 @@ mod train;
 mod train_lines;
 mod workload;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use clap::{Parser, Subcommand};
+use std::ffi::OsStr;
+use std::path::Path;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,6 +85,18 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0 | 65_537..) | Err(_) => Err("expected a whole number of at least 1 and at most 65536".into()),
         Ok(n) => Ok(n),
+    }
+}
+
+/// Reads a config file as `train --config` does, without training.
+///
+/// # Errors
+/// See [`run`]: a key that no setting has, a value of the wrong kind, with its line.
+pub fn check_config(path: &Path) -> Result<crate::train::Settings> {
+    let words = [OsStr::new("defrost"), "train".as_ref(), "--out".as_ref(), "RUN".as_ref(), "--config".as_ref(), path.as_os_str()];
+    match Cli::try_parse_from(words).map(|cli| cli.command) {
+        Ok(Command::Train(args)) => train::settings(&args),
+        _ => Err(Error::internal("`train --config` is not a command")),
     }
 }
 

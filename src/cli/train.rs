@@ -5,6 +5,7 @@ use super::device::{DeviceArgs, on_device};
 use super::flags::Flags;
 use super::progress::Progress;
 use crate::error::Result;
+use crate::train::Settings;
 use std::path::PathBuf;
 
 /// Fine-tune a backbone on a folder of class folders
@@ -31,10 +32,18 @@ pub struct Args {
     device: DeviceArgs,
 }
 
+/// The settings that the arguments amount to, checked.
+///
+/// # Errors
+/// See [`config::settings`]; also settings that contradict each other.
+pub fn settings(args: &Args) -> Result<Settings> {
+    let settings = config::settings(args.data.as_deref(), args.config.as_deref(), &args.flags, &args.device)?;
+    settings.check().map(|()| settings)
+}
+
 /// Carries the command out.
 pub fn run(args: Args) -> Result<()> {
-    let settings = config::settings(args.data.as_deref(), args.config.as_deref(), &args.flags, &args.device)?;
-    settings.check()?;
+    let settings = settings(&args)?;
     let device = DeviceArgs::of(&settings)?;
     let progress = Progress::new();
     let summary = on_device!(device.open()?, d => crate::train::train(d, &settings, &args.out, &progress))?;

@@ -9,6 +9,9 @@ use std::path::Path;
 /// The version of [`Metadata`] that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
 
+/// Pixels of a side; what is larger cannot be computed and could not be counted.
+const LARGEST_INPUT: usize = 1 << 16;
+
 /// The metadata key of a model file.
 pub(super) const KEY: &str = "defrost";
 
@@ -53,6 +56,10 @@ impl Metadata {
             serde_json::from_str(text).map_err(|e| Error::input(format!("metadata {KEY:?} is not what defrost writes: {e}")))?;
         if metadata.version > VERSION {
             let what = format!("written by a newer defrost (format {}, this program knows {VERSION})", metadata.version);
+            return Err(Error::input(what));
+        }
+        if metadata.input_size > LARGEST_INPUT {
+            let what = format!("metadata {KEY:?} has an input size of {}, at most {LARGEST_INPUT} is supported", metadata.input_size);
             return Err(Error::input(what));
         }
         if metadata.input_size == 0 || !metadata.profile.is_sound() {

@@ -10,6 +10,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+/// Bytes of a header: those of the networks here have a tenth of a million.
+const LONGEST_HEADER: u64 = 4 << 20;
+
 /// A mapped safetensors file whose tensors are all f32 or f64.
 #[derive(Debug)]
 pub struct TensorFile {
@@ -114,6 +117,10 @@ impl TensorFile {
             return Err(Error::input(format!("is not a safetensors file: {found}")).at(path.display()));
         }
         let map = map(&file).map_err(|e| Error::io(path, &e))?;
+        let declared = map.first_chunk().map_or(0, |len| u64::from_le_bytes(*len));
+        if declared > LONGEST_HEADER && declared < metadata.len() {
+            return Err(Error::input(format!("has a header of {declared} bytes; at most {LONGEST_HEADER} are read")).at(path.display()));
+        }
         let (header_len, header) = SafeTensors::read_metadata(&map).map_err(|e| explain(&map, e).at(path.display()))?;
         let (names, data_offset) = (header.offset_keys(), 8 + header_len);
         let positions = names.iter().cloned().zip(0..).collect();

@@ -2,6 +2,7 @@
 
 mod export;
 mod hdf5;
+mod import;
 mod torch;
 
 use defrost::ir::Init;

@@ -93,15 +93,17 @@ type Arranged<'l, 'f, 'a> = (Vec<&'l Layer<'f, 'a>>, Vec<&'l Layer<'f, 'a>>, Vec
 pub fn arrange<'l, 'f, 'a>(found: &'l Found<'f, 'a>, body: &Model) -> Result<Arranged<'l, 'f, 'a>> {
     let slots = slots(body);
     let backbone = body.spec.backbone;
+    let mut stray = None;
     let (layers, rest) = match &found.layers {
         Layers::Ordered(layers) => {
-            let layers = in_order(layers, &slots)?;
+            let (layers, error) = in_order(layers, &slots);
+            stray = error;
             let end = slots.len().min(layers.len());
             (layers[..end].to_vec(), layers[end..].to_vec())
         }
         Layers::ByKind(kinds) => by_kind(kinds, &slots),
     };
-    if let Some(error) = first_difference(&layers, &rest, &slots, backbone) {
+    if let Some(error) = first_difference(&layers, &rest, &slots, backbone).or(stray) {
         return Err(error);
     }
     for (layer, slot) in layers.iter().zip(&slots) {
@@ -117,24 +119,23 @@ pub fn arrange<'l, 'f, 'a>(found: &'l Found<'f, 'a>, body: &Model) -> Result<Arr
     Ok((layers, rest, notes))
 }
 
-/// Layers in file order. Those of a model within a model whose order the file does not tell come where their names belong.
-fn in_order<'l, 'f, 'a>(layers: &'l [Layer<'f, 'a>], slots: &[Slot]) -> Result<Vec<&'l Layer<'f, 'a>>> {
+/// Layers in file order. Those of a model within a model whose order the file does not tell come where their names belong;
+/// where one's name belongs nowhere, the file's order stays, and the error says so.
+fn in_order<'l, 'f, 'a>(layers: &'l [Layer<'f, 'a>], slots: &[Slot]) -> (Vec<&'l Layer<'f, 'a>>, Option<Error>) {
     let theirs = ranks(layers.iter().filter(|l| !l.ordered).map(|l| l.name.as_str()));
     let ours = ranks(slots.iter().map(|s| &*s.layer.name));
     let places: HashMap<&(String, usize), usize> = slots.iter().enumerate().map(|(i, s)| (&ours[&*s.layer.name], i)).collect();
-    let mut sorted: Vec<(usize, &Layer)> = Vec::new();
-    for layer in layers {
-        let place = if layer.ordered { slots.len() } else { *places.get(&theirs[layer.name.as_str()]).unwrap_or(&usize::MAX) };
-        if place == usize::MAX {
-            let what = "is a layer of a model within the model, and by its name none of the network's, so that its place is not known";
-            return Err(Error::input(what).at(&layer.name).advise("import the whole model (model.save) instead of its weights alone"));
-        }
-        sorted.push((place, layer));
+    let mut sorted: Vec<&Layer> = layers.iter().collect();
+    let place = |layer: &Layer| if layer.ordered { Some(slots.len()) } else { places.get(&theirs[layer.name.as_str()]).copied() };
+    if let Some(stray) = layers.iter().find(|l| place(l).is_none()) {
+        let what = "is a layer of a model within the model, and by its name none of the network's, so that its place is not known";
+        let error = Error::input(what).at(&stray.name).advise("import the whole model (model.save) instead of its weights alone");
+        return (sorted, Some(error));
     }
-    if sorted.iter().any(|(place, _)| *place < slots.len()) {
-        sorted.sort_by_key(|(place, _)| *place);
+    if theirs.len() > 1 {
+        sorted.sort_by_key(|layer| place(layer));
     }
-    Ok(sorted.into_iter().map(|(_, layer)| layer).collect())
+    (sorted, None)
 }
 
 /// Names as (stem, rank): Keras numbers layers that nobody named through the whole process, so that only the order of the

@@ -76,6 +76,16 @@ pub fn import(path: &Path, out: &Path, options: &Options) -> Result<Imported> {
     read().map_err(|e: Error| if e.places().iter().any(|p| *p == path.display().to_string()) { e } else { e.at(path.display()) })
 }
 
+/// Does all of [`import`] for the bytes of a Keras file but reading its weights and writing: what a file says, checked.
+///
+/// # Errors
+/// See [`import`].
+pub fn examine(bytes: &[u8], options: &Options) -> Result<()> {
+    let (bytes, config) = open(bytes)?;
+    let file = File::parse(&bytes)?;
+    Plan::new(&keras::read(&file, config)?, options).map(|_| ())
+}
+
 /// Eight bytes of length, then JSON.
 fn is_safetensors(bytes: &[u8]) -> bool {
     bytes.get(8) == Some(&b'{') && bytes[6..8] == [0, 0]

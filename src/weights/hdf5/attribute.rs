@@ -24,7 +24,7 @@ pub struct Attribute<'a> {
 pub fn attributes<'a>(file: &File<'a>, object: &Object<'a>) -> Result<BTreeMap<String, Attribute<'a>>> {
     let mut found = BTreeMap::new();
     for body in object.all(ATTRIBUTE) {
-        found.extend([Attribute::read(body?)?]);
+        found.extend([Attribute::read(file, body?)?]);
     }
     if let Some((heap, tree)) = dense(object)? {
         let heap = FractalHeap::open(file, heap)?;
@@ -33,7 +33,7 @@ pub fn attributes<'a>(file: &File<'a>, object: &Object<'a>) -> Result<BTreeMap<S
             if record.u8()? & 2 != 0 {
                 return Err(unsupported("a shared attribute"));
             }
-            found.extend([Attribute::read(heap.object(file, id)?)?]);
+            found.extend([Attribute::read(file, heap.object(file, id)?)?]);
             Ok(())
         })?;
     }
@@ -50,7 +50,7 @@ fn dense(object: &Object) -> Result<Option<(u64, u64)>> {
 }
 
 impl<'a> Attribute<'a> {
-    fn read(mut b: Bytes<'a>) -> Result<(String, Self)> {
+    fn read(file: &File<'a>, mut b: Bytes<'a>) -> Result<(String, Self)> {
         let (version, flags) = (b.u8()?, b.u8()?);
         let [name, kind, space] = [b.u16()?, b.u16()?, b.u16()?].map(usize::from);
         // Version 1 pads each part to eight bytes; version 3 states the encoding of the name.
@@ -63,6 +63,7 @@ impl<'a> Attribute<'a> {
         if version > 1 && flags & 3 != 0 {
             return Err(unsupported("an attribute of a committed type"));
         }
+        file.burn_text(name)?;
         let name = b.text(padded(name))?;
         let mut kind = Bytes::new(b.take(padded(kind))?);
         let mut space = Bytes::new(b.take(padded(space))?);

@@ -10,6 +10,9 @@ use crate::error::Result;
 /// Bytes of a chunk before compression: h5py makes them of some tens of KiB, `h5repack` by order.
 const LARGEST: u64 = 64 << 20;
 
+/// Bytes of all chunks for each byte of data.
+const OVERHANG: u64 = 16;
+
 /// Chunks and where to look for them.
 pub struct Chunks {
     /// Lengths of a chunk's axes.
@@ -58,7 +61,11 @@ impl Chunks {
         let mut shape = (0..rank).map(|_| b.uint(width)).collect::<Result<Vec<u64>>>()?;
         let element = shape.pop();
         let bytes = count(&shape)?.checked_mul(size as u64);
-        if element != Some(size as u64) || shape.contains(&0) || bytes.is_none_or(|n| n > LARGEST) {
+        // All chunks together may hang over the edges of the data, but not by far.
+        let chunks = whole.iter().zip(&shape).try_fold(1u64, |n, (w, &c)| n.checked_mul(w.div_ceil(c.max(1))));
+        let all = bytes.zip(chunks).and_then(|(bytes, chunks)| bytes.checked_mul(chunks));
+        let most = count(whole)?.saturating_mul(size as u64).saturating_mul(OVERHANG).saturating_add(1 << 20);
+        if element != Some(size as u64) || shape.contains(&0) || bytes.is_none_or(|n| n > LARGEST) || all.is_none_or(|n| n > most) {
             return Err(damaged(format!("chunks of shape {shape:?} and {element:?} bytes in data of shape {whole:?}")));
         }
         let index = if version == 3 { address.map(Index::Tree) } else { index(b, flags, bytes.unwrap_or(0))? };
@@ -70,6 +77,9 @@ impl Chunks {
         let bytes = count(&self.shape)? as usize * size;
         let wanted = whole.iter().zip(&self.shape).map(|(w, c)| w.div_ceil(*c)).product::<u64>();
         let mut out = vec![0; count(whole)? as usize * size];
+        if out.is_empty() {
+            return Ok(out);
+        }
         let mut found = 0;
         self.each(file, whole, size, &mut |chunk| {
             if chunk.place.iter().zip(whole).zip(&self.shape).any(|((&p, &w), &c)| p.checked_mul(c).is_none_or(|start| start >= w)) {
@@ -77,6 +87,9 @@ impl Chunks {
             }
             let stored = file.at(chunk.address, chunk.stored)?.rest();
             found += 1;
+            if found > wanted {
+                return Err(damaged(format!("more chunks than the {wanted} of shape {whole:?}")));
+            }
             match self.filters[..] {
                 [] if stored.len() == bytes => self.put(stored, &chunk.place, whole, size, &mut out),
                 _ => self.put(&undo(&self.filters, chunk.skipped, stored, bytes, size)?, &chunk.place, whole, size, &mut out),

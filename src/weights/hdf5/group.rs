@@ -63,11 +63,12 @@ impl<'f, 'a> Group<'f, 'a> {
     /// # Errors
     /// A link that is refused, a data set on the way, or a damaged file.
     pub fn group(&self, path: &str) -> Result<Option<Group<'f, 'a>>> {
-        let Some((first, rest)) = path.split_once('/') else { return self.child(path) };
-        match self.child(first)? {
-            Some(group) => group.group(rest),
-            None => Ok(None),
+        let mut at: Option<Group> = None;
+        for part in path.split('/') {
+            let Some(group) = at.as_ref().unwrap_or(self).child(part)? else { return Ok(None) };
+            at = Some(group);
         }
+        Ok(at)
     }
 
     /// The data set at a relative path; `None` if there is none.
@@ -132,13 +133,13 @@ fn links<'a>(file: &File<'a>, object: &Object<'a>) -> Result<BTreeMap<String, Li
         walk(file, tree, 0, 8, &mut |_, node| symbols(file, &heap, node, &mut found))?;
     }
     for body in object.all(LINK) {
-        found.extend([link(body?)?]);
+        found.extend([link(file, body?)?]);
     }
     if let Some((heap, tree)) = dense(object)? {
         let heap = FractalHeap::open(file, heap)?;
         records(file, tree, NAMES, &mut |mut record| {
             record.skip(4)?;
-            found.extend([link(heap.object(file, record)?)?]);
+            found.extend([link(file, heap.object(file, record)?)?]);
             Ok(())
         })?;
     }
@@ -151,7 +152,7 @@ fn symbols(file: &File, heap: &LocalHeap, node: u64, found: &mut BTreeMap<String
     b.skip(2)?;
     for _ in 0..b.u16()? {
         file.burn(1)?;
-        let (name, address, cache) = (heap.text(b.u64()?)?, b.u64()?, b.u32()?);
+        let (name, address, cache) = (heap.text(file, b.u64()?)?, b.u64()?, b.u32()?);
         b.skip(20)?;
         // Cache kind 2 is a symbolic link, which has no header.
         found.insert(name, if cache == 2 { Link::Soft } else { Link::Hard(address) });
@@ -169,7 +170,7 @@ fn dense(object: &Object) -> Result<Option<(u64, u64)>> {
 }
 
 /// A link message: version, flags, perhaps kind, creation order and encoding, then name and target.
-fn link(mut b: Bytes) -> Result<(String, Link)> {
+fn link(file: &File, mut b: Bytes) -> Result<(String, Link)> {
     let (version, flags) = (b.u8()?, b.u8()?);
     if version != 1 {
         return Err(unsupported(format!("a link of version {version}")));
@@ -177,7 +178,9 @@ fn link(mut b: Bytes) -> Result<(String, Link)> {
     let kind = if flags & 0x08 != 0 { b.u8()? } else { 0 };
     b.skip(if flags & 0x04 != 0 { 8 } else { 0 } + if flags & 0x10 != 0 { 1 } else { 0 })?;
     let len = b.uint(1 << (flags & 3))?;
-    let name = String::from_utf8_lossy(b.take_u64(len)?).into_owned();
+    let name = b.take_u64(len)?;
+    file.burn_text(name.len())?;
+    let name = String::from_utf8_lossy(name).into_owned();
     match kind {
         0 => Ok((name, Link::Hard(b.u64()?))),
         1 => Ok((name, Link::Soft)),

@@ -5,6 +5,9 @@ use super::bytes::{Bytes, until_zero};
 use super::{File, damaged, unsupported};
 use crate::error::Result;
 
+/// Bytes of a name; what is longer is cut and leads nowhere.
+const LONGEST_NAME: usize = 4096;
+
 /// The names of a symbol table.
 pub struct LocalHeap<'a>(&'a [u8]);
 
@@ -18,9 +21,11 @@ impl<'a> LocalHeap<'a> {
     }
 
     /// The text that begins at an offset.
-    pub fn text(&self, offset: u64) -> Result<String> {
+    pub fn text(&self, file: &File, offset: u64) -> Result<String> {
         let rest = usize::try_from(offset).ok().and_then(|o| self.0.get(o..));
-        rest.map(until_zero).ok_or_else(|| damaged("a name lies outside of its heap"))
+        let text = rest.map(|rest| &rest[..rest.len().min(LONGEST_NAME)]).ok_or_else(|| damaged("a name lies outside of its heap"))?;
+        let text = until_zero(text);
+        file.burn_text(text.len()).map(|()| text)
     }
 }
 

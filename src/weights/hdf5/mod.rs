@@ -38,9 +38,10 @@ use std::cell::Cell;
 /// The first eight bytes.
 pub const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
 
-/// Structures (headers, messages, nodes, links, heap objects) that are looked at before a file counts as malicious. The
-/// largest file that Keras writes of a supported network, with optimizer, needs a twentieth.
-const FUEL: u32 = 4_000_000;
+/// Structures (headers, messages, nodes, links, heap objects, 16 bytes of a text) that are looked at before a file counts as
+/// malicious. The largest file that Keras writes of a supported network, with optimizer, needs a twentieth. It bounds the
+/// memory that names take, too.
+const FUEL: u32 = 1_000_000;
 
 /// An HDF5 file in memory, usually mapped.
 pub struct File<'a> {
@@ -111,6 +112,11 @@ impl<'a> File<'a> {
             true => Ok(b),
             false => Err(damaged(format!("no {} at address {address}", String::from_utf8_lossy(signature)))),
         }
+    }
+
+    /// Counts the bytes of a text, which many places may refer to.
+    fn burn_text(&self, len: usize) -> Result<()> {
+        self.burn(u32::try_from(len / 16).unwrap_or(u32::MAX))
     }
 
     /// Counts structures.

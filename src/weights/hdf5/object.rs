@@ -16,6 +16,9 @@ const CONTINUATION: u16 = 0x10;
 pub const SYMBOL_TABLE: u16 = 0x11;
 pub const ATTRIBUTE_INFO: u16 = 0x15;
 
+/// Messages of an object, which version 1 counts in two bytes.
+const MOST: usize = 1 << 16;
+
 /// The message lies elsewhere, shared by several objects.
 const SHARED: u8 = 0x02;
 
@@ -104,6 +107,9 @@ impl Framing {
         // What is shorter than a message's prefix is a gap.
         while b.len() >= prefix {
             file.burn(1)?;
+            if messages.len() > MOST {
+                return Err(damaged("an object of more messages than can be counted"));
+            }
             let message = self.message(&mut b)?;
             if message.kind != CONTINUATION {
                 messages.push(message);

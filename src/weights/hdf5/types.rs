@@ -114,7 +114,10 @@ pub fn texts<'a>(file: &File<'a>, kind: &Type, mut b: Bytes<'a>, count: u64) -> 
             _ => {
                 let (len, collection, index) = (b.u32()?, b.address()?, b.u32()?);
                 match collection {
-                    Some(collection) if len > 0 => Bytes::new(heap::global(file, collection, index)?).text(len as usize)?,
+                    Some(collection) if len > 0 => {
+                        file.burn_text(len as usize)?;
+                        Bytes::new(heap::global(file, collection, index)?).text(len as usize)?
+                    }
                     _ => String::new(),
                 }
             }

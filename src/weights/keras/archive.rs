@@ -12,8 +12,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::Read;
 
-/// Bytes of a compressed entry, inflated: twice the largest supported network.
-const INFLATED: u64 = 192 << 20;
+/// Bytes of a compressed entry, inflated: more than the largest supported network.
+const INFLATED: u64 = 128 << 20;
 
 /// Inflated bytes per stored byte. Weights hardly shrink at all; JSON shrinks by a factor of 10 to 30.
 const RATIO: u64 = 100;
