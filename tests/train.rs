@@ -445,3 +445,29 @@ fn augmentation_changes_training_and_is_repeated_to_the_bit() {
     }
     refused(data.train("x", &[&HEAD[..], &["--zoom", "2"]].concat()), "--zoom");
 }
+
+#[test]
+fn a_sweep_over_learning_rates_leaves_a_table_and_a_picture_and_no_run() {
+    let data = Data::new("sweep");
+    let (photos, out) = (data.path("photos"), data.path("rates"));
+    let find = |out: &Path, more: &[&str]| {
+        let args = ["lr-find", photos.to_str().unwrap(), "--out", out.to_str().unwrap(), "--steps", "40", "--from", "1e-4", "--to", "1e4"];
+        defrost(&[&args[..], &HEAD, more].concat())
+    };
+    let output = find(&out, &["--momentum", "0.9"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ok(output);
+    let suggested: f64 = said.split("--lr ").nth(1).unwrap_or_else(|| panic!("{said}")).split(' ').next().unwrap().parse().unwrap();
+    let table = fs::read_to_string(out.join("lr-find.csv")).unwrap();
+    let rows: Vec<Vec<f64>> = table.lines().skip(1).map(|l| l.split(',').map(|x| x.parse().unwrap()).collect()).collect();
+    assert!(table.starts_with("lr,loss,smoothed\n") && rows.len() > 8 && rows.len() <= 40, "{table}");
+    assert!(rows.iter().any(|row| (row[0] / suggested - 1.0).abs() < 0.01), "{said}");
+    let names: Vec<_> = fs::read_dir(&out).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    // The same bits again, in the same folder; never in a run's.
+    ok(find(&out, &["--momentum", "0.9"]));
+    assert_eq!(fs::read_to_string(out.join("lr-find.csv")).unwrap(), table);
+    fs::write(out.join("config.toml"), "").unwrap();
+    refused(find(&out, &[]), "holds a run");
+    refused(find(&data.path("x"), &["--lr", "0"]), "--lr");
+}

@@ -19,6 +19,7 @@ mod flags;
 mod gradcam;
 mod import;
 mod interrupt;
+mod lr_find;
 mod model_args;
 mod output;
 mod predict;
@@ -63,6 +64,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Train(Box<train::Args>),
+    LrFind(Box<lr_find::Args>),
     Resume(resume::Args),
     Compare(Box<compare::Args>),
     Evaluate(evaluate::Args),
@@ -111,6 +113,7 @@ pub fn run() -> Result<()> {
 fn execute(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Train(args) => train::run(*args),
+        Command::LrFind(args) => lr_find::run(*args),
         Command::Resume(args) => resume::run(args),
         Command::Compare(args) => compare::run(*args),
         Command::Evaluate(args) => evaluate::run(args),

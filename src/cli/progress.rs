@@ -40,6 +40,10 @@ impl Progress {
 
     /// Moves the bar of a stage; without one, prints a line now and then.
     fn advance(&self, stage: String, done: usize, total: usize, note: &str) {
+        self.advance_by(stage, done, total, note, "images");
+    }
+
+    fn advance_by(&self, stage: String, done: usize, total: usize, note: &str, unit: &str) {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         if state.stage != stage {
             let now = Instant::now();
@@ -58,12 +62,12 @@ impl Progress {
             Some(bar) => {
                 bar.set_length(total as u64);
                 bar.set_position(done as u64);
-                bar.set_message(format!("{note}{rate:.1} images/s"));
+                bar.set_message(format!("{note}{rate:.1} {unit}/s"));
             }
             None if state.last_line.elapsed() > QUIET => {
                 state.last_line = Instant::now();
                 let left = (total - done) as f64 / rate;
-                eprintln!("{}: {done}/{total}  {note}{rate:.1} images/s, {left:.0} s left", state.stage);
+                eprintln!("{}: {done}/{total}  {note}{rate:.1} {unit}/s, {left:.0} s left", state.stage);
             }
             None => {}
         }
@@ -108,6 +112,9 @@ impl Listener for Progress {
             Event::Loading { stage, done, total } => self.advance(stage.to_string(), done, total, ""),
             Event::Warning(text) => self.line(&format!("warning: {text}")),
             Event::Note(text) => self.line(text),
+            Event::Trial { done, total, lr, loss } => {
+                self.advance_by("trying rates".into(), done, total, &format!("rate {lr:.1e}  loss {loss:.4}  "), "steps");
+            }
             Event::Features { done, total } => self.advance("features".into(), done, total, ""),
             Event::Validating { done, total } => self.advance("validating".into(), done, total, ""),
             Event::Step { epoch, epochs, images, total, loss, accuracy, .. } => {

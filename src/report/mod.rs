@@ -18,7 +18,7 @@ pub use confusion::confusion;
 pub use curves::{Epoch, curves, panels};
 pub use heatmap::{Heatmap, captioned, colour, picture};
 pub use page::Report;
-pub use rates::{Mark, Trial, rates};
+pub use rates::{Mark, Trial, rates, short};
 pub use reliability::reliability;
 pub use table::{Align, Table};
 pub use units::{bytes, flops, grouped};

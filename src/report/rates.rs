@@ -60,7 +60,7 @@ pub fn rates(title: &str, trials: &[Trial], marks: &[Mark]) -> String {
     for (i, &(lr, text)) in marks.iter().enumerate().filter(|(_, (lr, _))| (from..=to).contains(lr)) {
         let (colour, at, line) = (MARKS[i.min(1)], x(lr), TOP - 30.0 - 18.0 * i as f64);
         svg.line([at, line + 5.0], [at, TOP + PLOT[1]], colour, if i == 0 { 1.5 } else { 1.0 });
-        let text = format!("{text} {lr:.2e}");
+        let text = format!("{text} {}", short(lr));
         let half = text_width(&text, 13.0) / 2.0;
         svg.text([at.clamp(LEFT + half, LEFT + PLOT[0] - half), line], 13.0, Anchor::Middle, colour, &text);
     }
@@ -79,6 +79,17 @@ fn inside(trials: &[Trial], top: f64) -> impl Iterator<Item = (f64, f64)> {
         points.push((lr * (to / lr).powf(share), top));
     }
     points.into_iter().map(move |(lr, value)| (lr, value.min(top)))
+}
+
+/// Three digits: `0.0226`, `2.26`, `1.10e-3`.
+pub fn short(lr: f64) -> String {
+    match lr {
+        _ if !(0.01..1000.0).contains(&lr) => format!("{lr:.2e}"),
+        _ => {
+            let digits = (2 - lr.log10().floor() as i32).max(0) as usize;
+            format!("{lr:.digits$}")
+        }
+    }
 }
 
 /// `1e-3`, with the powers near one written out.
@@ -101,6 +112,7 @@ mod tests {
         let points: Vec<(f64, f64)> = inside(&trials, 3.0).collect();
         assert_eq!(points.len(), 4);
         assert!(points[3].1 == 3.0 && points[3].0 > 1e-2 && points[3].0 < 2e-2, "{points:?}");
+        assert_eq!([0.0226, 2.256, 0.0011, 100.0, 12_345.0].map(short), ["0.0226", "2.26", "1.10e-3", "100", "1.23e4"]);
         let figure = rates("t", &trials, &[(1e-3, "valley"), (99.0, "outside")]);
         assert!(figure.contains("valley 1.00e-3") && !figure.contains("outside"));
         for odd in [&[][..], &trials[..1], &[Trial { lr: 1.0, loss: f64::NAN, smoothed: f64::NAN }]] {

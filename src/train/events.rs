@@ -49,6 +49,13 @@ pub enum Event<'a> {
         accuracy: f64,
         lr: f64,
     },
+    /// A learning rate of a sweep was tried.
+    Trial {
+        done: usize,
+        total: usize,
+        lr: f64,
+        loss: f64,
+    },
     Validating {
         done: usize,
         total: usize,

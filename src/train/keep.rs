@@ -18,7 +18,7 @@ impl<D: Backend> Run<'_, D> {
         // Without validation images the last model counts as the best.
         let better = self.at.best().is_none_or(|best| score(&row).is_none() || score(&row) > score(best));
         let metadata = self.metadata(&row);
-        let (folder, listener, settings) = (&self.setup.folder, self.setup.listener, self.setup.settings);
+        let (folder, listener, settings) = (&self.folder, self.setup.listener, self.setup.settings);
         let (session, program) = self.setup.trainer.weights()?;
         self.at.history.push(row.clone());
         folder.write_history(&self.at.history)?;
@@ -40,14 +40,14 @@ impl<D: Backend> Run<'_, D> {
     /// what is known of the model.
     pub(super) fn leave(&mut self) -> Result<Option<Row>> {
         let Settings { time_limit, .. } = self.setup.settings;
-        let (steps, done, folder) = (self.at.steps(), self.at.history.len(), self.setup.folder.path().display().to_string());
+        let (steps, done, folder) = (self.at.steps(), self.at.history.len(), self.folder.path().display().to_string());
         let mut line = format!("time limit of {time_limit} reached after {steps} steps, {done} whole epochs");
         let mut row = None;
         if self.at.batches > 0 {
             self.save()?;
             let validation = self.validate()?;
             let found = self.row(validation.as_ref());
-            let (folder, metadata, (session, program)) = (&self.setup.folder, self.metadata(&found), self.setup.trainer.weights()?);
+            let (folder, metadata, (session, program)) = (&self.folder, self.metadata(&found), self.setup.trainer.weights()?);
             folder.write_steps(&self.at.losses)?;
             folder.model("last.safetensors", session, program, &metadata)?;
             if let (Some(loss), Some(accuracy)) = (found.val_loss, found.val_accuracy) {

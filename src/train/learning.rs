@@ -83,6 +83,11 @@ impl Settings {
         phases
     }
 
+    /// Whether a frozen backbone's features are kept: those of images that change in every epoch cannot be.
+    pub fn keeps_features(&self) -> bool {
+        self.feature_cache && self.augmentation(1).is_none()
+    }
+
     /// Images of one change of the weights.
     pub fn images_per_step(&self) -> usize {
         self.batch_size * self.accumulate

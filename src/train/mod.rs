@@ -8,6 +8,7 @@ pub mod class_weights;
 mod collection;
 pub mod events;
 pub mod features;
+mod find_rate;
 pub mod folder;
 mod foresight;
 pub mod gradcam;
@@ -32,6 +33,7 @@ pub mod trainer;
 pub mod validation;
 
 pub use events::{Event, Listener};
+pub use find_rate::find_rate;
 pub use gradcam::GradCam;
 pub use inference::{Inference, fill};
 pub use opened::{Opened, Outputs};

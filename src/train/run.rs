@@ -11,9 +11,8 @@ use super::resume::saved;
 use super::settings::Settings;
 use super::setup::Setup;
 use super::state::State;
-use super::trainer::Part;
 use super::validation::Validation;
-use crate::data::permutation::epoch_order;
+use crate::data::augment::{sheet, spread};
 use crate::error::{Error, Kind, Result};
 use crate::ops::Backend;
 use std::path::Path;
@@ -46,8 +45,9 @@ pub enum Resumed {
 pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &dyn Listener) -> Result<Summary> {
     let begun = Instant::now();
     let recorder = Recorder::new(out, listener)?;
-    let setup = Setup::new(device, settings, Folder::new(out)?, None, &recorder)?;
-    Run { setup, at: Position::default(), saved: Instant::now(), begun }.run()
+    let folder = Folder::new(out)?;
+    let setup = Setup::new(device, settings, None, &recorder)?;
+    Run { setup, folder, at: Position::default(), saved: Instant::now(), begun }.run()
 }
 
 /// Goes on with the run in `folder` from its last saved state, or from the beginning if it was stopped before the first;
@@ -70,9 +70,9 @@ pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listene
         let text = format!("the run was begun on {then}, this is {}: the last bits of its numbers may differ", device.describe());
         listener.on(Event::Warning(&text))?;
     }
-    let setup = Setup::new(device, settings, folder, saved.as_ref(), listener)?;
+    let setup = Setup::new(device, settings, saved.as_ref().map(|saved| (saved, &folder)), listener)?;
     drop(saved);
-    Run { setup, at, saved: Instant::now(), begun }.run().map(Resumed::Done)
+    Run { setup, folder, at, saved: Instant::now(), begun }.run().map(Resumed::Done)
 }
 
 /// Writes `report.html`. The run is whole without it, so what goes wrong is told and stops nothing.
@@ -86,6 +86,7 @@ fn report(folder: &Folder, settings: &Settings, listener: &dyn Listener) -> Resu
 /// A run under way.
 pub struct Run<'a, D: Backend> {
     pub setup: Setup<'a, D>,
+    pub folder: Folder,
     pub at: Position,
     /// When the state was saved.
     saved: Instant,
@@ -96,16 +97,33 @@ pub struct Run<'a, D: Backend> {
 impl<D: Backend> Run<'_, D> {
     fn run(mut self) -> Result<Summary> {
         let listener = self.setup.listener;
+        self.begin()?;
         listener.on(Event::Started { epoch: self.at.epoch(), step: self.at.steps() })?;
         let stopped = match self.epochs() {
             Err(error) if error.kind() == Kind::Interrupted => return Err(self.interrupted()?),
             result => result?,
         };
-        report(&self.setup.folder, self.setup.settings, listener)?;
+        report(&self.folder, self.setup.settings, listener)?;
         let best = self.at.best().cloned().or(stopped).ok_or_else(|| Error::internal("a run without epochs"))?;
         let features = self.setup.features.as_ref().map(|_| (self.setup.data.len(), self.setup.features_seconds));
         let images_per_second = self.at.images as f64 / (self.at.seconds + self.setup.features_seconds);
         Ok(Summary { best, images_per_second, features })
+    }
+
+    /// Begins the folder, once everything fits and before anything is trained.
+    fn begin(&mut self) -> Result<()> {
+        let Setup { settings, data, split, report, .. } = &self.setup;
+        if !self.folder.file("config.toml").exists() {
+            self.folder.begin(settings)?;
+        }
+        if self.at == Position::default() {
+            self.folder.write_split(data, split)?;
+            self.folder.write_findings(report)?;
+            if let Some(changes) = settings.augmentation(1) {
+                self.folder.write_bytes("augment.png", &sheet(data, &spread(&split.train), &changes)?)?;
+            }
+        }
+        self.setup.announce()
     }
 
     /// Epochs until the run is over or its time is up; in the second case, what there is of a model that is no epoch's.
@@ -136,17 +154,10 @@ impl<D: Backend> Run<'_, D> {
 
     /// What is left of the epoch's pass over the training images; false if time was up before its end.
     fn train_epoch(&mut self) -> Result<bool> {
-        let Setup { settings, data, split, features, .. } = &self.setup;
-        let mut order: Vec<usize> = match settings.shuffle {
-            true => epoch_order(split.train.len(), settings.seed, self.at.epoch() as u32).into_iter().map(|i| split.train[i]).collect(),
-            false => split.train.clone(),
-        };
-        order.drain(..(self.at.batches * settings.batch_size).min(order.len()));
-        let (mut left, step) = (order.len(), settings.images_per_step());
-        let save_every = Duration::from_secs(settings.save_every);
-        let changes = settings.augmentation(self.at.epoch());
-        let mut feed = Feed::new(data, features.as_ref(), order, settings.batch_size, changes)?;
-        while left > 0 && !enough_steps(self.setup.settings, &self.at) {
+        let settings = self.setup.settings;
+        let (step, save_every) = (settings.images_per_step(), Duration::from_secs(settings.save_every));
+        let (mut feed, mut left) = self.setup.feed(self.at.epoch(), self.at.batches)?;
+        while left > 0 && !enough_steps(settings, &self.at) {
             let images = left.min(step);
             self.step(&mut feed, images)?;
             left -= images;
@@ -154,34 +165,25 @@ impl<D: Backend> Run<'_, D> {
                 self.save()?;
             }
             go_on(self.setup.listener)?;
-            if left > 0 && !enough_steps(self.setup.settings, &self.at) && self.late()? {
+            if left > 0 && !enough_steps(settings, &self.at) && self.late()? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// One step on the next `images` of the epoch, in as many batches as they make.
     fn step(&mut self, feed: &mut Feed, images: usize) -> Result<()> {
         let (start, lr) = (Instant::now(), self.rate(self.at.steps()));
-        let Run { setup: Setup { settings, listener, data, split, trainer, folder, .. }, at, .. } = self;
-        let (mut loss, mut correct, mut batches, mut indices) = (0.0, 0, 0, Vec::new());
-        while indices.len() < images {
-            let batch = feed.next().ok_or_else(|| Error::internal("the epoch ends in the middle of a step"))?;
-            let part = Part { of: images, first: batches == 0, last: indices.len() + batch.labels().len() == images };
-            let result = trainer.step(batch.input(), batch.labels(), part, lr)?;
-            (loss, correct, batches) = (loss + result.loss, correct + result.correct, batches + 1);
-            indices.extend_from_slice(batch.indices());
-            feed.reuse(batch);
-        }
-        at.losses.push(loss);
-        if let Err(error) = check_loss(loss, at.steps(), indices.iter().map(|&i| &data.paths[i][..])) {
+        let took = self.setup.step(feed, images, lr)?;
+        let Run { setup: Setup { settings, listener, data, split, .. }, folder, at, .. } = self;
+        at.losses.push(took.loss);
+        if let Err(error) = check_loss(took.loss, at.steps(), took.indices.iter().map(|&i| &data.paths[i][..])) {
             folder.write_steps(&at.losses)?;
             return Err(error);
         }
-        at.batches += batches;
+        at.batches += took.batches;
         at.images += images;
-        at.sums.add(loss, correct, images);
+        at.sums.add(took.loss, took.correct, images);
         let seconds = start.elapsed().as_secs_f64();
         (at.seconds, at.epoch_seconds) = (at.seconds + seconds, at.epoch_seconds + seconds);
         let (epoch, epochs, step) = (at.epoch(), settings.epochs, at.steps());
@@ -210,7 +212,7 @@ impl<D: Backend> Run<'_, D> {
 
     /// Saves the state as it is between two steps.
     pub(super) fn save(&mut self) -> Result<()> {
-        let Setup { settings, trainer, folder, listener, .. } = &self.setup;
+        let Run { setup: Setup { settings, trainer, listener, .. }, folder, .. } = self;
         let saved = State::of(settings, trainer, &self.at).save(&folder.file("state.safetensors"), trainer);
         saved.map_err(|e| e.advise(format!("the state saved before is whole; later: defrost resume {}", folder.path().display())))?;
         self.saved = Instant::now();
@@ -223,7 +225,7 @@ impl<D: Backend> Run<'_, D> {
         let (epoch, step) = (self.at.epoch(), self.at.steps());
         self.setup.listener.on(Event::Interrupted { epoch, step })?;
         let what = format!("interrupted in epoch {epoch}, after {step} steps; the state is saved");
-        Ok(Error::interrupted(what).advise(format!("go on with: defrost resume {}", self.setup.folder.path().display())))
+        Ok(Error::interrupted(what).advise(format!("go on with: defrost resume {}", self.folder.path().display())))
     }
 }
 

@@ -3,19 +3,20 @@
 use super::class_weights::class_weights;
 use super::collection::Collection;
 use super::events::{Event, Listener};
-use super::features::Features;
+use super::features::{Features, Feed};
 use super::folder::Folder;
 use super::foresight;
 use super::resume::same_images;
 use super::settings::Settings;
 use super::state::Saved;
-use super::trainer::Trainer;
-use crate::data::augment::{sheet, spread};
+use super::trainer::{Part, Trainer};
+use crate::data::check::Report;
 use crate::data::dataset::Dataset;
 use crate::data::load::Keep;
 use crate::data::memory;
+use crate::data::permutation::epoch_order;
 use crate::data::split::Split;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::{Freeze, Spec};
 use crate::ops::Backend;
 use crate::weights::ModelFile;
@@ -28,21 +29,38 @@ pub struct Setup<'a, D: Backend> {
     pub listener: &'a dyn Listener,
     pub data: Arc<Dataset>,
     pub split: Split,
+    /// What was found out about the images.
+    pub report: Report,
     pub trainer: Trainer<D>,
-    pub folder: Folder,
     /// Those of a wholly frozen backbone, where they are kept.
     pub features: Option<Arc<Features>>,
     /// What they took.
     pub features_seconds: f64,
+    /// Where the weights are from, as a sentence.
+    weights: String,
+    /// The planned peak memory, in bytes.
+    planned: usize,
+}
+
+/// What a step brought.
+pub struct Took {
+    /// Mean over its images.
+    pub loss: f64,
+    /// Images whose most probable class is the true one.
+    pub correct: usize,
+    /// Its batches, and which images of the data set they held.
+    pub batches: usize,
+    pub indices: Vec<usize>,
 }
 
 impl<'a, D: Backend> Setup<'a, D> {
-    /// Prepares a run in `folder`, which is begun once everything fits, or goes on from a saved state.
+    /// Prepares a run, or takes one up again from its saved state and its folder. Nothing is written.
     ///
     /// # Errors
-    /// Wrong settings or data (before anything is written), memory that is not there, what the disk says.
-    pub fn new(device: D, settings: &'a Settings, mut folder: Folder, saved: Option<&Saved>, listener: &'a dyn Listener) -> Result<Self> {
+    /// Wrong settings or data, memory that is not there.
+    pub fn new(device: D, settings: &'a Settings, from: Option<(&Saved, &Folder)>, listener: &'a dyn Listener) -> Result<Self> {
         settings.check()?;
+        let saved = from.map(|(saved, _)| saved);
         let file = if saved.is_some() { None } else { start_file(settings)? };
         let profile = saved.map(|s| s.state.profile).or(file.as_ref().map(|f| f.metadata().profile));
         let listing = settings.source().listing()?;
@@ -50,9 +68,7 @@ impl<'a, D: Backend> Setup<'a, D> {
         settings.phases().into_iter().try_for_each(|freeze| Spec { freeze, ..spec.clone() }.build().map(drop))?;
         let freeze = saved.map_or(settings.freeze_in(1), |saved| Freeze::from(&saved.state.freeze[..]));
         let spec = Spec { freeze, ..spec };
-        // Images that change in every epoch have no features that could be kept.
-        let keep_features = settings.feature_cache && settings.augment().is_none();
-        let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.clip(), keep_features)?;
+        let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.clip(), settings.keeps_features())?;
         let (split, _) = settings.rule().split(&listing)?;
         settings.check_validation(split.val.len())?;
         let class_weights = |labels: &[usize], split: &Split| {
@@ -64,43 +80,23 @@ impl<'a, D: Backend> Setup<'a, D> {
         let loading = settings.loading(0);
         let pixels = if loading.keep == Keep::Memory { Dataset::bytes_needed(listing.files.len(), &loading.options) } else { 0 };
         let available = memory::available().map(|free| free.saturating_sub(pixels));
-        let bytes = foresight::check(&mut trainer, settings, [split.train.len(), split.val.len()], available)?;
-        let Collection { data, split, report } = Collection::load(settings, &listing, bytes as u64, listener)?;
+        let planned = foresight::check(&mut trainer, settings, [split.train.len(), split.val.len()], available)?;
+        let Collection { data, split, report } = Collection::load(settings, &listing, planned as u64, listener)?;
         trainer.class_weights = match saved {
             // A file of weights may have changed or gone since.
             Some(saved) => saved.state.class_weights.clone(),
             None => class_weights(&data.labels, &split)?,
         };
         let batch = settings.batch_size.min(split.train.len());
-        let weights = match saved {
+        let weights = match from {
             None => trainer.start(batch, file.as_ref(), &data.classes, settings.seed)?,
-            Some(saved) => {
-                same_images(&folder, &data, &split)?;
+            Some((saved, folder)) => {
+                same_images(folder, &data, &split)?;
                 trainer.restore(batch, saved)?;
                 format!("as they were after {} steps", saved.state.position.steps())
             }
         };
-        if !folder.file("config.toml").exists() {
-            folder.begin(settings)?;
-        }
-        if saved.is_none() {
-            folder.write_split(&data, &split)?;
-            folder.write_findings(&report)?;
-            if let Some(changes) = settings.augmentation(1) {
-                folder.write_bytes("augment.png", &sheet(&data, &spread(&split.train), &changes)?)?;
-            }
-        }
-        let mut setup = Setup { settings, listener, data, split, trainer, folder, features: None, features_seconds: 0.0 };
-        setup.announce(&weights, bytes)?;
-        if settings.class_weight != "none" {
-            let pairs = setup.data.classes.iter().zip(&setup.trainer.class_weights).map(|(class, w)| format!("{class} {w:.4}"));
-            let line = format!("class weights: {}", pairs.collect::<Vec<_>>().join(", "));
-            listener.on(Event::Note(&line))?;
-        }
-        if settings.feature_cache && !keep_features && settings.phases().contains(&Freeze::All) {
-            listener.on(Event::Note("augmentation changes images in every epoch: the features of a frozen backbone are not kept"))?;
-        }
-        Ok(setup)
+        Ok(Setup { settings, listener, data, split, report, trainer, features: None, features_seconds: 0.0, weights, planned })
     }
 
     /// Makes ready for an epoch: what stands still in it, and the features where they are kept.
@@ -127,13 +123,65 @@ impl<'a, D: Backend> Setup<'a, D> {
     }
 
     /// Tells what is about to happen, with the planned peak memory.
-    fn announce(&mut self, weights: &str, bytes: usize) -> Result<()> {
-        let (settings, split, trainer) = (self.settings, &self.split, &mut self.trainer);
-        let batch = settings.batch_size.min(split.train.len());
-        let model = trainer.model(batch)?;
-        let (images, validation) = (split.train.len(), split.val.len());
-        let (trainable, parameters, device) = (model.trainable(), model.parameters(), trainer.session.device().describe());
-        self.listener.on(Event::Planned { images, validation, trainable, parameters, bytes, weights, device: &device })
+    ///
+    /// # Errors
+    /// What the listener says.
+    pub fn announce(&self) -> Result<()> {
+        let (settings, split, trainer) = (self.settings, &self.split, &self.trainer);
+        let model = trainer.model(settings.batch_size.min(split.train.len()))?;
+        self.listener.on(Event::Planned {
+            images: split.train.len(),
+            validation: split.val.len(),
+            trainable: model.trainable(),
+            parameters: model.parameters(),
+            bytes: self.planned,
+            weights: &self.weights,
+            device: &trainer.session.device().describe(),
+        })?;
+        if settings.class_weight != "none" {
+            let pairs = self.data.classes.iter().zip(&trainer.class_weights).map(|(class, w)| format!("{class} {w:.4}"));
+            let line = format!("class weights: {}", pairs.collect::<Vec<_>>().join(", "));
+            self.listener.on(Event::Note(&line))?;
+        }
+        if settings.feature_cache && !settings.keeps_features() && settings.phases().contains(&Freeze::All) {
+            let line = "augmentation changes images in every epoch: the features of a frozen backbone are not kept";
+            self.listener.on(Event::Note(line))?;
+        }
+        Ok(())
+    }
+
+    /// What is left of an epoch's pass over the training images when so many batches of it are done; and how many images that is.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn feed(&self, epoch: usize, batches: usize) -> Result<(Feed, usize)> {
+        let Setup { settings, data, split, features, .. } = self;
+        let mut order: Vec<usize> = match settings.shuffle {
+            true => epoch_order(split.train.len(), settings.seed, epoch as u32).into_iter().map(|i| split.train[i]).collect(),
+            false => split.train.clone(),
+        };
+        order.drain(..(batches * settings.batch_size).min(order.len()));
+        let left = order.len();
+        Ok((Feed::new(data, features.as_ref(), order, settings.batch_size, settings.augmentation(epoch))?, left))
+    }
+
+    /// One step on the next `images` of an epoch, in as many batches as they make.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn step(&mut self, feed: &mut Feed, images: usize, lr: f64) -> Result<Took> {
+        let mut took = Took { loss: 0.0, correct: 0, batches: 0, indices: Vec::with_capacity(images) };
+        while took.indices.len() < images {
+            let batch = feed.next().ok_or_else(|| Error::internal("the epoch ends in the middle of a step"))?;
+            let part = Part { of: images, first: took.batches == 0, last: took.indices.len() + batch.labels().len() == images };
+            let result = self.trainer.step(batch.input(), batch.labels(), part, lr)?;
+            took.loss += result.loss;
+            took.correct += result.correct;
+            took.batches += 1;
+            took.indices.extend_from_slice(batch.indices());
+            feed.reuse(batch);
+        }
+        Ok(took)
     }
 }
 

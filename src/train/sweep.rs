@@ -26,7 +26,7 @@ pub struct Sweep {
 pub struct Suggestion {
     /// In the middle third of the longest valley: fastai's default.
     pub valley: f64,
-    /// Where the loss falls fastest over the logarithm of the rate.
+    /// Where the loss falls fastest over the logarithm of the rate; beyond the lowest loss, falls mean nothing.
     pub steepest: f64,
 }
 
@@ -34,6 +34,11 @@ impl Sweep {
     /// A sweep of `steps` rates from `from` to `to`.
     pub fn new(from: f64, to: f64, steps: usize) -> Self {
         Sweep { from, to, steps, mean: 0.0, lowest: f64::INFINITY, trials: Vec::with_capacity(steps) }
+    }
+
+    /// How many rates there are.
+    pub fn steps(&self) -> usize {
+        self.steps
     }
 
     /// The next rate; `None` at the end.
@@ -57,7 +62,8 @@ impl Sweep {
     pub fn suggestion(&self) -> Option<Suggestion> {
         let trials = self.trials.get(self.steps / 10..self.trials.len().saturating_sub(5)).filter(|t| t.len() >= 3)?;
         let slope = |i: usize| (trials[i + 1].smoothed - trials[i].smoothed) / (trials[i + 1].lr / trials[i].lr).ln();
-        let steepest = (0..trials.len() - 1).min_by(|&a, &b| slope(a).total_cmp(&slope(b)))?;
+        let lowest = (0..trials.len()).min_by(|&a, &b| trials[a].smoothed.total_cmp(&trials[b].smoothed))?;
+        let steepest = (0..lowest).min_by(|&a, &b| slope(a).total_cmp(&slope(b)))?;
         if slope(steepest) >= 0.0 {
             return None;
         }
