@@ -10,12 +10,26 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
-/// Resolves what a command was given.
+/// The keys of the article "Is Frozen Weight Transfer Learning Always the Answer?" (its `utils/config.py` is valid TOML as it
+/// stands), and what they are here. Its `epochs` and `lr` are ours; its `head` is the backbone.
+const ARTICLE: [(&str, &str); 5] = [
+    ("train_dataset_path", "data"),
+    ("dataset_path", "data"),
+    ("input_dim", "input-size"),
+    ("head", "backbone"),
+    ("classes_path", "classes"),
+];
+
+/// Its folder of test images, which its training never sees.
+const TEST_IMAGES: &str = "test_dataset_path";
+
+/// Resolves what a command was given; says on stderr how the article's keys were read.
 ///
 /// # Errors
 /// No DATA, no backbone; a key of the file that no setting has, or a value of the wrong kind, with its line.
 pub fn settings(data: Option<&Path>, config: Option<&Path>, flags: &Flags, device: &DeviceArgs) -> Result<Settings> {
     let file = config.map(File::read).transpose()?.unwrap_or_default();
+    file.notes.iter().for_each(|note| eprintln!("{}: {note}", file.path.display()));
     let mut given = file.table.clone();
     given.extend(table(flags)?);
     if let Some(data) = data {
@@ -66,6 +80,8 @@ struct File {
     table: toml::Table,
     /// The line of each key, from 1.
     lines: HashMap<String, usize>,
+    /// How the article's keys were read.
+    notes: Vec<String>,
 }
 
 impl File {
@@ -77,7 +93,8 @@ impl File {
         let line = |at: usize| text[..at].lines().count().max(1) + usize::from(text[..at].ends_with('\n'));
         let lines: HashMap<String, usize> =
             parsed.get_ref().keys().map(|key| (key.get_ref().to_string(), line(key.span().start))).collect();
-        let file = File { path: path.into(), table: text.parse().map_err(unreadable)?, lines };
+        let mut file = File { path: path.into(), table: text.parse().map_err(unreadable)?, lines, notes: Vec::new() };
+        file.translate()?;
         let known = table(&Settings::new("", Backbone::Vgg16))?;
         let unknown = file.table.keys().filter(|key| !known.contains_key(*key)).min_by_key(|key| file.lines.get(*key));
         match unknown {
@@ -88,6 +105,37 @@ impl File {
                 Err(error.advise(near.unwrap_or_else(|| "the settings have the names of the flags: `defrost train --help`".into())))
             }
         }
+    }
+
+    /// Gives the article's keys our names.
+    fn translate(&mut self) -> Result<()> {
+        let mut read = Vec::new();
+        for (theirs, ours) in ARTICLE {
+            let Some(value) = self.table.remove(theirs) else { continue };
+            let line = self.lines.get(theirs).copied().unwrap_or_default();
+            if self.table.insert(ours.into(), value).is_some() {
+                let twice = Error::input(format!("{theirs} is {ours:?} here, which line {} gives", self.lines[ours]));
+                return Err(self.at(theirs, twice));
+            }
+            self.lines.insert(ours.into(), line);
+            read.push(format!("{theirs} is {}", if ours == "data" { "DATA".into() } else { format!("--{ours}") }));
+        }
+        let test = self.table.remove(TEST_IMAGES);
+        if read.is_empty() && test.is_none() {
+            return Ok(());
+        }
+        self.notes.extend((!read.is_empty()).then(|| format!("{} here", read.join(", "))));
+        if !self.table.contains_key("preprocess") {
+            self.table.insert("preprocess".into(), "none".into());
+            let note = "pixels go in as they are, as in the article (--preprocess none); ImageNet weights expect --preprocess backbone";
+            self.notes.push(note.into());
+        }
+        if let Some(test) = test {
+            let folder = test.as_str().map_or(test.to_string(), String::from);
+            let note = format!("{TEST_IMAGES} is not trained or validated on; then: defrost evaluate RUN/best.safetensors {folder}");
+            self.notes.push(note);
+        }
+        Ok(())
     }
 
     /// Names a key's line and the file.
@@ -110,6 +158,14 @@ impl File {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::settings::PreprocessName;
+    use clap::{Args, Command, FromArgMatches};
+
+    impl Flags {
+        fn parse_from<const N: usize>(words: [&str; N]) -> Self {
+            Flags::from_arg_matches(&Flags::augment_args(Command::new("")).get_matches_from(words)).unwrap()
+        }
+    }
 
     fn refusal(name: &str, text: &str) -> String {
         let path = std::env::temp_dir().join(format!("defrost-config-{name}-{}.toml", std::process::id()));
@@ -117,6 +173,45 @@ mod tests {
         let error = File::read(&path).err().map_or(String::new(), |e| e.to_string());
         std::fs::remove_file(&path).unwrap();
         error
+    }
+
+    /// `utils/config.py` of the article's repository, github.com/amine0110/medical-imaging-classification, as it stands.
+    const CONFIG_PY: &str = "\
+# Data paths
+classes_path = 'utils/annotation.txt'
+train_dataset_path = './dataset/train'
+test_dataset_path = './dataset/test'
+
+# Training configs
+input_dim = 224   # 299, 224
+epochs = 20
+lr=0.01
+head = 'xception' # xception, vgg16, inceptionv3, densenet121
+";
+
+    #[test]
+    fn the_article_s_config_is_valid_as_it_stands() {
+        let path = std::env::temp_dir().join(format!("defrost-config-article-{}.py", std::process::id()));
+        std::fs::write(&path, CONFIG_PY).unwrap();
+        let (file, args) = (File::read(&path).unwrap(), DeviceArgs { device: Name::Auto, threads: None });
+        let settings = settings(None, Some(&path), &Flags::parse_from([""]), &args).unwrap();
+        std::fs::write(&path, CONFIG_PY.to_string() + "backbone = 'vgg16'\n").unwrap();
+        let twice = File::read(&path).err().unwrap().to_string();
+        std::fs::remove_file(&path).unwrap();
+        let expected = Settings {
+            input_size: 224,
+            epochs: 20,
+            lr: 0.01,
+            preprocess: PreprocessName::None,
+            classes: "utils/annotation.txt".into(),
+            ..Settings::new("./dataset/train", Backbone::Xception)
+        };
+        assert_eq!(settings, expected);
+        settings.check().unwrap();
+        assert_eq!(file.notes.len(), 3);
+        assert_eq!(file.notes[0], "train_dataset_path is DATA, input_dim is --input-size, head is --backbone, classes_path is --classes here");
+        assert!(file.notes[2].ends_with("defrost evaluate RUN/best.safetensors ./dataset/test"), "{:?}", file.notes);
+        assert!(twice.contains("line 10: head is \"backbone\" here, which line 11 gives"), "{twice}");
     }
 
     #[test]
