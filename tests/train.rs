@@ -471,3 +471,44 @@ fn a_sweep_over_learning_rates_leaves_a_table_and_a_picture_and_no_run() {
     refused(find(&out, &[]), "holds a run");
     refused(find(&data.path("x"), &["--lr", "0"]), "--lr");
 }
+
+#[test]
+fn a_comparison_goes_on_where_it_was() {
+    let data = Data::new("compare");
+    let (photos, out) = (data.path("photos"), data.path("compared"));
+    let compare = |backbones: &str, more: &[&str]| {
+        let fixed = ["compare", photos.to_str().unwrap(), "--backbones", backbones, "--out", out.to_str().unwrap()];
+        defrost(&[&fixed[..], &["--weights", "random", "--input-size", "32", "--epochs", "1"], more].concat())
+    };
+    ok(compare("vgg16", &[]));
+    let results = fs::read_to_string(out.join("results.csv")).unwrap();
+    let rows: Vec<&str> = results.lines().collect();
+    assert_eq!(rows[0], "backbone,freeze,best_val_accuracy,val_loss,epoch,seconds,images_per_s");
+    assert!(rows.len() == 3 && rows[1].starts_with("vgg16,frozen,") && rows[2].starts_with("vgg16,unfrozen,"), "{results}");
+    // Both rows have one split; the frozen backbone is untouched.
+    let split = |run: &str| bytes(&out.join(run).join("split.csv"));
+    assert_eq!(split("vgg16-frozen"), split("vgg16-unfrozen"));
+    for file in ["compare.svg", "compare.html"] {
+        assert!(fs::read_to_string(out.join(file)).unwrap().contains("unfrozen"), "{file}");
+    }
+
+    // Finished rows stand, an unfinished one is made, the table has all.
+    let before = bytes(&out.join("vgg16-frozen/best.safetensors"));
+    fs::remove_dir_all(out.join("vgg16-unfrozen")).unwrap();
+    fs::create_dir_all(out.join("vgg16-unfrozen")).unwrap();
+    ok(compare("vgg16", &[]));
+    assert_eq!(before, bytes(&out.join("vgg16-frozen/best.safetensors")));
+    let again = fs::read_to_string(out.join("results.csv")).unwrap();
+    let measured = |text: &str| text.lines().map(|l| l.rsplitn(3, ',').nth(2).unwrap().to_string()).collect::<Vec<_>>();
+    assert_eq!(measured(&results), measured(&again));
+
+    refused(compare("vgg16", &["--lr", "0.5"]), "lr = 0.01");
+    refused(compare("vgg16", &["--freeze", "all"]), "--freeze");
+    refused(compare("vgg61", &[]), "vgg61");
+    fs::create_dir_all(data.path("other/photos")).unwrap();
+    let strange = data.path("other");
+    refused(
+        defrost(&["compare", photos.to_str().unwrap(), "--weights", "random", "--input-size", "32", "--out", strange.to_str().unwrap()]),
+        "holds something that is no comparison",
+    );
+}
