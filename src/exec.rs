@@ -23,6 +23,8 @@ pub struct Program<D> {
     packed: (u64, u64),
     /// Whether a run changes parameters.
     trains: bool,
+    /// The first of the steps at the end that only replace weights, statistics and slots.
+    updates: usize,
     device: PhantomData<D>,
 }
 
@@ -52,7 +54,8 @@ impl<D: Backend> Program<D> {
         let updates = |v: &crate::base::Val| matches!(graph.role(*v), Role::Update { of } if !graph.states.contains(&of));
         let trains = graph.nodes.iter().any(|n| n.phase == Phase::Update && n.outs.iter().any(updates));
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Program { graph, plan, id, packed: (0, 0), trains, device: PhantomData })
+        let updates = plan.steps.iter().rposition(|s| s.phase != Phase::Update).map_or(0, |last| last + 1);
+        Ok(Program { graph, plan, id, packed: (0, 0), trains, updates, device: PhantomData })
     }
 
     /// The graph after all passes.
@@ -237,11 +240,7 @@ impl<D: Backend> Session<D> {
         let mut out = Vec::with_capacity(ty.shape.len());
         for r in 0..ty.shape.rows() {
             self.device.read(self.arenas.get(place.arena), place.offset + r * place.pitch * size, &mut row);
-            out.extend(row.chunks(size).map(|b| match ty.dtype {
-                DType::F64 => f64::from_ne_bytes(b.try_into().expect("eight bytes")),
-                DType::F32 => f64::from(f32::from_ne_bytes(b.try_into().expect("four bytes"))),
-                DType::Bf16 => half::bf16::from_ne_bytes(b.try_into().expect("two bytes")).to_f64(),
-            }));
+            out.extend(numbers(&row, ty.dtype));
         }
         out
     }
@@ -285,28 +284,109 @@ impl<D: Backend> Session<D> {
     /// # Panics
     /// If the program was never reserved for.
     pub fn replay(&mut self, program: &mut Program<D>, mut hook: Option<&mut Hook>) {
-        let (loaded, trained) = program.packed;
-        let all = self.packed_for != program.id || loaded != self.loaded;
+        let stale = self.stale(program);
         for step in &program.plan.steps {
             let start = hook.is_some().then(Instant::now);
-            let call = Call {
-                device: &self.device,
-                arenas: &self.arenas,
-                ins: &step.ins,
-                outs: &step.outs,
-                scratch: step.scratch,
-                derived: step.derived,
-            };
-            if step.derived.is_some() && (all || (step.trained && trained != self.trained)) {
-                D::prepare(&step.op, &call);
-            }
-            D::run(&step.op, &call);
+            self.step(step, stale);
             if let (Some(start), Some(hook)) = (start, hook.as_deref_mut()) {
                 hook(step, start.elapsed());
             }
         }
+        self.ran(program);
+    }
+
+    /// Runs a training step that can be refused until it changes something: `go_on` is asked before each row, and between the last
+    /// row that computes and the first that replaces weights, statistics or slots, `accept` looks at the results. After a refusal all
+    /// of these are as they were; only temporaries and gradients are not.
+    ///
+    /// # Errors
+    /// An interruption if `go_on` says no, else the error of `accept`.
+    pub fn attempt(
+        &mut self,
+        program: &mut Program<D>,
+        go_on: &dyn Fn() -> bool,
+        accept: impl FnOnce(&Self, &Program<D>) -> Result<()>,
+    ) -> Result<()> {
+        let stale = self.stale(program);
+        let (compute, update) = program.plan.steps.split_at(program.updates);
+        if let Some(early) = compute.iter().find(|s| s.phase == Phase::Update) {
+            return Err(Error::internal("replaces something before the last row that computes").at(&early.layer));
+        }
+        // Whatever becomes of the attempt: the packed weights of another program may be gone.
+        self.packed_for = 0;
+        for step in compute {
+            if !go_on() {
+                return Err(Error::interrupted("in the middle of a step, which is undone"));
+            }
+            self.step(step, stale);
+        }
+        accept(self, program)?;
+        update.iter().for_each(|step| self.step(step, stale));
+        self.ran(program);
+        Ok(())
+    }
+
+    /// Runs the rows that compute, one by one, up to the first with a result that is not finite, and returns that row.
+    pub fn first_not_finite<'a>(&mut self, program: &'a Program<D>) -> Option<&'a Step> {
+        let stale = Stale { all: true, trained: true };
+        self.packed_for = 0;
+        program.plan.steps[..program.updates].iter().find(|step| {
+            self.step(step, stale);
+            step.outs.iter().any(|out| !self.is_finite(out.ty, out.place))
+        })
+    }
+
+    /// The first parameter or moving statistic that holds a number that is not finite.
+    pub fn weights_not_finite<'a>(&self, program: &'a Program<D>) -> Option<&'a str> {
+        let graph = &program.graph;
+        let spoilt = |v: &&Val| program.place(**v).is_ok_and(|(ty, place)| !self.is_finite(ty, place));
+        graph.params.iter().chain(&graph.states).find(spoilt).map(|v| graph.name(*v))
+    }
+
+    fn is_finite(&self, ty: Ty, place: Place) -> bool {
+        let size = ty.dtype.size();
+        let mut row = vec![0u8; ty.shape.cols() * size];
+        (0..ty.shape.rows()).all(|r| {
+            self.device.read(self.arenas.get(place.arena), place.offset + r * place.pitch * size, &mut row);
+            numbers(&row, ty.dtype).all(f64::is_finite)
+        })
+    }
+
+    fn stale(&self, program: &Program<D>) -> Stale {
+        let (loaded, trained) = program.packed;
+        Stale { all: self.packed_for != program.id || loaded != self.loaded, trained: trained != self.trained }
+    }
+
+    /// Runs one step, its packed weights rebuilt before if their source has changed.
+    fn step(&self, step: &Step, stale: Stale) {
+        let Step { op, ins, outs, scratch, derived, .. } = step;
+        let call = Call { device: &self.device, arenas: &self.arenas, ins, outs, scratch: *scratch, derived: *derived };
+        if derived.is_some() && (stale.all || (step.trained && stale.trained)) {
+            D::prepare(op, &call);
+        }
+        D::run(op, &call);
+    }
+
+    /// Notes that all steps of a program ran.
+    fn ran(&mut self, program: &mut Program<D>) {
         program.packed = (self.loaded, self.trained);
         self.packed_for = program.id;
         self.trained += u64::from(program.trains);
     }
+}
+
+/// Which packed weights must be rebuilt: all, or those of weights that are trained.
+#[derive(Clone, Copy)]
+struct Stale {
+    all: bool,
+    trained: bool,
+}
+
+/// The numbers that bytes of the device hold.
+fn numbers(bytes: &[u8], dtype: DType) -> impl Iterator<Item = f64> + '_ {
+    bytes.chunks(dtype.size()).map(move |b| match dtype {
+        DType::F64 => f64::from_ne_bytes(b.try_into().expect("eight bytes")),
+        DType::F32 => f64::from(f32::from_ne_bytes(b.try_into().expect("four bytes"))),
+        DType::Bf16 => half::bf16::from_ne_bytes(b.try_into().expect("two bytes")).to_f64(),
+    })
 }

@@ -309,6 +309,7 @@ ops! {
     softmax::{ Softmax, SoftmaxDx },
     cross_entropy::{ CrossEntropy, CrossEntropyDx },
     constant::{ Constant },
+    largest::{ Largest },
     clip::{ ClipNorm, ClipValue },
     sgd::{ Sgd },
     adam::{ Adam },
