@@ -296,17 +296,17 @@ impl<D: Backend> Session<D> {
     }
 
     /// Runs a training step that can be refused until it changes something: `go_on` is asked before each row, and between the last
-    /// row that computes and the first that replaces weights, statistics or slots, `accept` looks at the results. After a refusal all
-    /// of these are as they were; only temporaries and gradients are not.
+    /// row that computes and the first that replaces weights, statistics or slots, `accept` looks at the results. Returns whether they
+    /// were accepted; if not, all of these are as they were, and only temporaries and gradients are not.
     ///
     /// # Errors
-    /// An interruption if `go_on` says no, else the error of `accept`.
+    /// An interruption if `go_on` says no, or the error of `accept`; either is a refusal.
     pub fn attempt(
         &mut self,
         program: &mut Program<D>,
         go_on: &dyn Fn() -> bool,
-        accept: impl FnOnce(&Self, &Program<D>) -> Result<()>,
-    ) -> Result<()> {
+        accept: impl FnOnce(&Self, &Program<D>) -> Result<bool>,
+    ) -> Result<bool> {
         let stale = self.stale(program);
         let (compute, update) = program.plan.steps.split_at(program.updates);
         if let Some(early) = compute.iter().find(|s| s.phase == Phase::Update) {
@@ -320,10 +320,12 @@ impl<D: Backend> Session<D> {
             }
             self.step(step, stale);
         }
-        accept(self, program)?;
+        if !accept(self, program)? {
+            return Ok(false);
+        }
         update.iter().for_each(|step| self.step(step, stale));
         self.ran(program);
-        Ok(())
+        Ok(true)
     }
 
     /// Runs the rows that compute, one by one, up to the first with a result that is not finite, and returns that row.

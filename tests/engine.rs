@@ -14,6 +14,7 @@ use defrost::pass::Fusions;
 use defrost::pass::plan::Options;
 use defrost::train::trainer::{Part, Trainer};
 use defrost::train::{Clip, Inference, Optimizer, fill, training_graph};
+use std::cell::Cell;
 
 const CLASSES: usize = 3;
 
@@ -241,7 +242,7 @@ fn accumulated<D: Backend>(device: D, spec: &Spec, sizes: &[usize], rates: &[f64
             let image = spec.size * spec.size * 3;
             let labels: Vec<usize> = (done..done + n).map(|i| usize::from(i % 3 == 0)).collect();
             let part = Part { of, first: done == 0, last: done + n == of };
-            trainer.step((&all[done * image..(done + n) * image]).into(), &labels, part, lr).unwrap();
+            trainer.step((&all[done * image..(done + n) * image]).into(), &labels, part, lr, &|| true).unwrap();
             done += n;
         }
     }
@@ -268,5 +269,52 @@ fn accumulated_batches_are_one_batch() {
         let cpu = |sizes: &[usize]| accumulated(Cpu::new(2).unwrap(), &spec, sizes, &[0.1, 0.05]);
         let far = distance(&cpu(&[2, 1]), &cpu(&[3]));
         assert!(far < 1e-4, "{backbone}: {far}");
+    }
+}
+
+// Two trainers of the same model; one is refused steps in every way in between. Nothing may differ.
+#[test]
+fn a_refused_step_changes_nothing() {
+    let spec = Spec { size: 32, purpose: Purpose::Train, ..Spec::new(Backbone::DenseNet121, 2) };
+    let new = || {
+        let sgd = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 });
+        let mut trainer = Trainer::new(Cpu::new(1).unwrap(), spec.clone(), sgd, Clip::None, false).unwrap();
+        trainer.start(2, None, &["a".into(), "b".into()], 7).unwrap();
+        trainer
+    };
+    let all = |trainer: &Trainer<Cpu>| {
+        let (session, program) = trainer.weights().unwrap();
+        [Arena::Params, Arena::State, Arena::Slots].map(|arena| session.bytes(program, arena))
+    };
+    let (mut calm, mut disturbed, good) = (new(), new(), pixels(4, 32));
+    let (first, second, whole) = (Part { of: 4, first: true, last: false }, Part { of: 4, first: false, last: true }, Part::whole(2));
+    let half = good.len() / 2;
+    let step = |trainer: &mut Trainer<Cpu>, x: &[f32], part, go_on: &dyn Fn() -> bool| trainer.step(x.into(), &[0, 1], part, 0.1, go_on);
+    for round in 0..3 {
+        let before = all(&disturbed);
+        // Put an end to before row 0, in the forward pass, in the backward pass; in the second batch of a step.
+        for rows in [0usize, 100, 1100] {
+            let left = Cell::new(rows);
+            let go_on = || left.replace(left.get().saturating_sub(1)) > 0;
+            let error = step(&mut disturbed, &good[..half], whole, &go_on).unwrap_err();
+            assert_eq!(error.exit_code(), 130);
+        }
+        step(&mut disturbed, &good[..half], first, &|| true).unwrap();
+        assert!(all(&disturbed)[1] != before[1], "the statistics of the first batch");
+        step(&mut disturbed, &good[half..], second, &|| false).unwrap_err();
+        // A pixel that is not a number.
+        let mut bad = good[..half].to_vec();
+        bad[1000] = f32::NAN;
+        assert!(step(&mut disturbed, &bad, whole, &|| true).unwrap().loss.is_nan());
+        assert!(step(&mut disturbed, &good[half..], first, &|| true).unwrap().is_finite());
+        assert!(!step(&mut disturbed, &bad, second, &|| true).unwrap().is_finite());
+        assert!(all(&disturbed) == before, "round {round}");
+        for trainer in [&mut calm, &mut disturbed] {
+            step(trainer, &good[..half], whole, &|| true).unwrap();
+            step(trainer, &good[..half], first, &|| true).unwrap();
+            step(trainer, &good[half..], second, &|| true).unwrap();
+        }
+        assert!(all(&calm) == all(&disturbed) && all(&calm) != before, "round {round}");
+        assert_eq!((calm.steps(), disturbed.steps()), (2 * round + 2, 2 * round + 2));
     }
 }

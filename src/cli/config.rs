@@ -209,7 +209,10 @@ head = 'xception' # xception, vgg16, inceptionv3, densenet121
         assert_eq!(settings, expected);
         settings.check().unwrap();
         assert_eq!(file.notes.len(), 3);
-        assert_eq!(file.notes[0], "train_dataset_path is DATA, input_dim is --input-size, head is --backbone, classes_path is --classes here");
+        assert_eq!(
+            file.notes[0],
+            "train_dataset_path is DATA, input_dim is --input-size, head is --backbone, classes_path is --classes here"
+        );
         assert!(file.notes[2].ends_with("defrost evaluate RUN/best.safetensors ./dataset/test"), "{:?}", file.notes);
         assert!(twice.contains("line 10: head is \"backbone\" here, which line 11 gives"), "{twice}");
     }

@@ -6,6 +6,7 @@
 
 pub mod class_weights;
 mod collection;
+mod diverged;
 pub mod events;
 pub mod features;
 mod find_rate;

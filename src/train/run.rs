@@ -175,12 +175,12 @@ impl<D: Backend> Run<'_, D> {
     fn step(&mut self, feed: &mut Feed, images: usize) -> Result<()> {
         let (start, lr) = (Instant::now(), self.rate(self.at.steps()));
         let took = self.setup.step(feed, images, lr)?;
-        let Run { setup: Setup { settings, listener, data, split, .. }, folder, at, .. } = self;
-        at.losses.push(took.loss);
-        if let Err(error) = check_loss(took.loss, at.steps(), took.indices.iter().map(|&i| &data.paths[i][..])) {
-            folder.write_steps(&at.losses)?;
-            return Err(error);
+        if let Some(refused) = &took.refused {
+            self.folder.write_steps(&self.at.losses)?;
+            return Err(refused.explain(&mut self.setup, self.at.steps() + 1, lr)?);
         }
+        let Run { setup: Setup { settings, listener, split, .. }, at, .. } = self;
+        at.losses.push(took.loss);
         at.batches += took.batches;
         at.images += images;
         at.sums.add(took.loss, took.correct, images);
@@ -227,13 +227,4 @@ impl<D: Backend> Run<'_, D> {
         let what = format!("interrupted in epoch {epoch}, after {step} steps; the state is saved");
         Ok(Error::interrupted(what).advise(format!("go on with: defrost resume {}", self.folder.path().display())))
     }
-}
-
-/// Stops a run whose loss is not a number, naming the batch.
-fn check_loss<'a>(loss: f64, step: usize, files: impl Iterator<Item = &'a str>) -> Result<()> {
-    if loss.is_finite() {
-        return Ok(());
-    }
-    let what = format!("the loss is {loss} at step {step}; the batch was {}", files.collect::<Vec<_>>().join(", "));
-    Err(Error::input(what).advise("try a smaller --lr; the models of earlier epochs are kept"))
 }

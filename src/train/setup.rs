@@ -2,6 +2,7 @@
 
 use super::class_weights::class_weights;
 use super::collection::Collection;
+use super::diverged::Refused;
 use super::events::{Event, Listener};
 use super::features::{Features, Feed};
 use super::folder::Folder;
@@ -21,7 +22,7 @@ use crate::models::{Freeze, Spec};
 use crate::ops::Backend;
 use crate::weights::ModelFile;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A run that is ready to begin.
 pub struct Setup<'a, D: Backend> {
@@ -51,7 +52,12 @@ pub struct Took {
     /// Its batches, and which images of the data set they held.
     pub batches: usize,
     pub indices: Vec<usize>,
+    /// A batch whose loss or gradient is not finite: the step then changed nothing.
+    pub refused: Option<Refused>,
 }
+
+/// How long a user who wants to stop waits for a step to end; a longer one is put an end to, undone, and done again later.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl<'a, D: Backend> Setup<'a, D> {
     /// Prepares a run, or takes one up again from its saved state and its folder. Nothing is written.
@@ -170,13 +176,18 @@ impl<'a, D: Backend> Setup<'a, D> {
     /// # Errors
     /// When memory is short.
     pub fn step(&mut self, feed: &mut Feed, images: usize, lr: f64) -> Result<Took> {
-        let mut took = Took { loss: 0.0, correct: 0, batches: 0, indices: Vec::with_capacity(images) };
+        let Setup { trainer, listener, .. } = self;
+        let go_on = || listener.interrupted().is_none_or(|waiting| waiting < PATIENCE);
+        let mut took = Took { loss: 0.0, correct: 0, batches: 0, indices: Vec::with_capacity(images), refused: None };
         while took.indices.len() < images {
             let batch = feed.next().ok_or_else(|| Error::internal("the epoch ends in the middle of a step"))?;
             let part = Part { of: images, first: took.batches == 0, last: took.indices.len() + batch.labels().len() == images };
-            let result = self.trainer.step(batch.input(), batch.labels(), part, lr)?;
-            took.loss += result.loss;
-            took.correct += result.correct;
+            let found = trainer.step(batch.input(), batch.labels(), part, lr, &go_on)?;
+            if !found.is_finite() {
+                return Ok(Took { loss: f64::NAN, refused: Some(Refused { batch, part, found }), ..took });
+            }
+            took.loss += found.loss;
+            took.correct += found.correct;
             took.batches += 1;
             took.indices.extend_from_slice(batch.indices());
             feed.reuse(batch);

@@ -49,39 +49,48 @@ pub enum Clip {
     Value(f64),
 }
 
-/// Appends to a training model's graph the gradients of its loss, which are left in [`Arena::Grads`]. Rows that replace something
-/// (batch norm's moving statistics) come last, so that a step can be given up before it has changed anything.
+/// Appends to a training model's graph the gradients of its loss, which are left in [`Arena::Grads`], and one more output, `largest`
+/// `[1]`, the largest magnitude of them. Rows that replace something (batch norm's moving statistics) come last, so that a step
+/// whose loss or gradient is not finite can be given up before it has changed anything.
 ///
 /// # Errors
 /// When the model has no loss, or an op on the way has no gradient.
 pub fn gradient_graph(model: &Model) -> Result<Graph> {
     let loss = model.graph.output("loss").expect("a training model has a loss");
-    Ok(updates_last(grad::train(model.graph.clone(), loss)?))
+    with_largest(grad::train(model.graph.clone(), loss)?)
 }
 
-fn updates_last(mut graph: Graph) -> Graph {
+/// Appends `largest`, and lets the rows that replace something come last.
+fn with_largest(graph: Graph) -> Result<Graph> {
+    let trainable = trainable(&graph);
+    let mut b = Builder::resume(graph, Phase::Backward);
+    b.at("optimizer");
+    let grads = b.range(Arena::Grads, 0, trainable);
+    let largest = b.op(Largest, &[grads]);
+    b.output("largest", largest);
+    let mut graph = b.finish()?;
     graph.nodes.sort_by_key(|node| node.phase == Phase::Update);
-    graph
+    Ok(graph)
+}
+
+/// Elements that are trained.
+fn trainable(graph: &Graph) -> usize {
+    graph.trainables().map(|v| graph.ty(v).shape.len()).sum()
 }
 
 /// Appends to a graph with gradients the rows that change the weights: clipping and the optimizer, each one row over the
-/// flat trainable range. The graph gets one more input, `knobs` `[4]`: learning rate, and the number of the step from 1; one more
-/// output, `largest` `[1]`, the largest magnitude of a gradient, which tells before anything is replaced whether all of them are
-/// finite; and with [`Clip::Norm`] another, `norm` `[1]`.
+/// flat trainable range. The graph gets one more input, `knobs` `[4]`: learning rate, and the number of the step from 1; and
+/// with [`Clip::Norm`] one more output, `norm` `[1]`.
 ///
 /// # Errors
 /// When a setting of a row makes no sense.
 pub fn with_update(graph: Graph, optimizer: &Optimizer, clip: Clip) -> Result<Graph> {
-    let trainable = graph.trainables().map(|v| graph.ty(v).shape.len()).sum();
-    let mut b = Builder::resume(graph, Phase::Backward);
-    b.at("optimizer");
-    let mut grads = b.range(Arena::Grads, 0, trainable);
-    let largest = b.op(Largest, &[grads]);
-    b.output("largest", largest);
-    let mut b = Builder::resume(updates_last(b.finish()?), Phase::Update);
+    let trainable = trainable(&graph);
+    let mut b = Builder::resume(graph, Phase::Update);
     b.at("optimizer");
     let knobs = b.input("knobs", [KNOBS]);
     let params = b.range(Arena::Params, 0, trainable);
+    let mut grads = b.range(Arena::Grads, 0, trainable);
     match clip {
         Clip::None => {}
         Clip::Norm(limit) => {

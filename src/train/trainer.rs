@@ -22,8 +22,17 @@ use std::sync::Arc;
 pub struct StepResult {
     /// Its share of the step's loss: the mean over the step's images is the sum over its batches.
     pub loss: f64,
+    /// The largest magnitude among the gradients of the step so far.
+    pub gradient: f64,
     /// Images whose most probable class is the true one.
     pub correct: usize,
+}
+
+impl StepResult {
+    /// Whether loss and gradients are; otherwise the step was refused.
+    pub fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.gradient.is_finite()
+    }
 }
 
 /// A batch's part in a step. Mostly it is the whole step; where gradients are accumulated, a step has several batches.
@@ -69,6 +78,8 @@ pub struct Trainer<D: Backend> {
     /// Whether steps start at the features of a backbone that is wholly frozen.
     keep_features: bool,
     steps: usize,
+    /// The moving statistics before a step of several batches, which change after each.
+    undo: Option<Vec<u8>>,
 }
 
 impl<D: Backend> Trainer<D> {
@@ -80,7 +91,18 @@ impl<D: Backend> Trainer<D> {
         let inference = Inference::new(&spec);
         let session = Session::new(device)?;
         let class_weights = vec![1.0; spec.classes];
-        Ok(Trainer { session, inference, spec, optimizer, clip, class_weights, programs: HashMap::new(), keep_features, steps: 0 })
+        Ok(Trainer {
+            session,
+            inference,
+            spec,
+            optimizer,
+            clip,
+            class_weights,
+            programs: HashMap::new(),
+            keep_features,
+            steps: 0,
+            undo: None,
+        })
     }
 
     /// What is trained.
@@ -205,32 +227,54 @@ impl<D: Backend> Trainer<D> {
     /// over all its images, whatever the sizes of its batches: an image's weight in the mean over its batch is `n / of` times its
     /// class's. Batch norm's statistics are those of each batch.
     ///
+    /// A step whose loss or gradient is not finite, or that `go_on` (asked before each row) puts an end to, changes nothing: weights,
+    /// statistics, slots and the count of steps are as before its first batch.
+    ///
     /// # Errors
-    /// When memory is short.
-    pub fn step(&mut self, x: Host<'_>, labels: &[usize], part: Part, lr: f64) -> Result<StepResult> {
+    /// When memory is short, or the step was put an end to.
+    pub fn step(&mut self, x: Host<'_>, labels: &[usize], part: Part, lr: f64, go_on: &dyn Fn() -> bool) -> Result<StepResult> {
+        if part.first && !part.last {
+            let (session, program) = self.weights()?;
+            self.undo = Some(session.bytes(program, Arena::State));
+        }
+        let (session, program) = self.feed(x, labels, part, lr)?;
+        let mut found = StepResult { loss: f64::NAN, gradient: f64::NAN, correct: 0 };
+        let accepted = session.attempt(program, go_on, |session, program| {
+            (found.loss, found.gradient) = (session.get(program, "loss")?[0], session.get(program, "largest")?[0]);
+            let probabilities = session.get(program, "probabilities")?;
+            let rows = probabilities.chunks(probabilities.len() / labels.len()).zip(labels);
+            found.correct = rows.filter(|(p, label)| argmax(p) == **label).count();
+            Ok(found.is_finite())
+        });
+        match (&accepted, self.undo.take_if(|_| part.last || !matches!(accepted, Ok(true)))) {
+            (Ok(true), _) => self.steps += usize::from(part.last),
+            (_, Some(statistics)) => self.session.set_bytes(Arena::State, &statistics)?,
+            _ => {}
+        }
+        accepted.map(|_| found)
+    }
+
+    /// Puts a batch where the program for it reads it.
+    pub(super) fn feed(&mut self, x: Host<'_>, labels: &[usize], part: Part, lr: f64) -> Result<(&mut Session<D>, &mut Program<D>)> {
         let (n, classes) = (labels.len(), self.spec.classes);
         let input = if self.keeps_features() { "features" } else { "pixels" };
         let mut targets = vec![0f32; n * classes];
         labels.iter().enumerate().for_each(|(i, &label)| targets[i * classes + label] = 1.0);
         let share = n as f64 / part.of as f64;
         let weights: Vec<f64> = labels.iter().map(|&label| share * self.class_weights[label]).collect();
-        self.steps += usize::from(part.last);
         // In f64, so that the specification's step is not the f32 learning rate's.
         let mut knobs = [0f64; KNOBS];
-        (knobs[0], knobs[1]) = (lr, self.steps as f64);
+        (knobs[0], knobs[1]) = (lr, (self.steps + 1) as f64);
         self.program(n, part)?;
-        let program = self.programs.get_mut(&part.kind(n)).expect("compiled above");
-        self.session.reserve(program)?;
+        let (session, program) = (&mut self.session, self.programs.get_mut(&part.kind(n)).expect("compiled above"));
+        session.reserve(program)?;
         if part.last {
-            self.session.set(program, "knobs", &knobs[..])?;
+            session.set(program, "knobs", &knobs[..])?;
         }
-        self.session.set(program, input, x)?;
-        self.session.set(program, "weights", &weights[..])?;
-        self.session.run(program, &[("targets", &targets)])?;
-        let loss = self.session.get(program, "loss")?[0];
-        let probabilities = self.session.get(program, "probabilities")?;
-        let correct = probabilities.chunks(classes).zip(labels).filter(|(p, label)| argmax(p) == **label).count();
-        Ok(StepResult { loss, correct })
+        session.set(program, input, x)?;
+        session.set(program, "weights", &weights[..])?;
+        session.set(program, "targets", &targets[..])?;
+        Ok((session, program))
     }
 
     /// Logits of images, in inference mode, row by row.

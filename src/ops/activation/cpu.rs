@@ -9,11 +9,11 @@ use crate::simd;
 const GRAIN: usize = 4096;
 
 simd! {
-    /// y (+)= max(x, 0) over `n` floats; `y` may be `x`.
+    /// y (+)= max(x, 0) over `n` floats; `y` may be `x`. Of two operands, `max` returns the second if one is not a number: it stays.
     unsafe fn relu<V>(x: *const f32, y: *mut f32, n: usize, add: bool) {
         for i in (0..n).step_by(V::N) {
             let k = V::N.min(n - i);
-            V::take(x.add(i), k).max(V::zero()).put(y.add(i), k, add);
+            V::zero().max(V::take(x.add(i), k)).put(y.add(i), k, add);
         }
     }
 

@@ -7,7 +7,8 @@ use crate::ops::Run;
 pub fn apply(act: Act, x: f64) -> f64 {
     match act {
         Act::Linear => x,
-        Act::Relu => x.max(0.0),
+        // What is not a number stays so.
+        Act::Relu => if x < 0.0 { 0.0 } else { x },
         Act::Sigmoid => 1.0 / (1.0 + (-x).exp()),
     }
 }

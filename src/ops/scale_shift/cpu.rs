@@ -82,7 +82,7 @@ simd! {
                 let y = y.0.add(r * y.1 + c);
                 match k.act {
                     Act::Linear => z.put(y, n, add),
-                    Act::Relu => z.max(V::zero()).put(y, n, add),
+                    Act::Relu => V::zero().max(z).put(y, n, add),
                     Act::Sigmoid => sigmoid(z).put(y, n, add),
                 }
             }

@@ -166,7 +166,7 @@ simd! {
                 let value = V::take(from, n).fma(scale, bias);
                 match act {
                     Act::Linear => value.put(to, n, add),
-                    Act::Relu => value.max(V::zero()).put(to, n, add),
+                    Act::Relu => V::zero().max(value).put(to, n, add),
                     Act::Sigmoid => {
                         value.put(from, n, false);
                         for i in 0..n {
