@@ -1,5 +1,6 @@
 //! A run that is stopped, in whatever way, and resumed ends with the same bits as one that was left alone.
 
+use defrost::train::tfevents::{Event, What, records};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -87,7 +88,36 @@ fn files(run: &Path) -> BTreeMap<String, Vec<u8>> {
         };
         (name, bytes)
     };
-    fs::read_dir(run).unwrap().map(|entry| file(entry.unwrap())).collect()
+    let (folders, plain): (Vec<_>, Vec<_>) = fs::read_dir(run).unwrap().map(Result::unwrap).partition(|entry| entry.path().is_dir());
+    let mut files: BTreeMap<String, Vec<u8>> = plain.into_iter().map(file).collect();
+    for folder in folders {
+        assert_eq!(folder.file_name(), "tensorboard");
+        files.insert("tensorboard".into(), scalars(&folder.path()).into_bytes());
+    }
+    files
+}
+
+/// The scalars that TensorBoard shows of a run, without the time; each is there once and in the order of its steps.
+fn scalars(folder: &Path) -> String {
+    let mut text = String::new();
+    for subset in ["train", "validation"] {
+        let mut paths: Vec<PathBuf> = fs::read_dir(folder.join(subset)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        let mut last: BTreeMap<String, u64> = BTreeMap::new();
+        for event in paths.iter().flat_map(|path| owned(&fs::read(path).unwrap())) {
+            let What::Scalar { tag, value } = event.what else { continue };
+            assert_eq!(last.insert(tag.clone(), event.step).unwrap_or(0) + 1, event.step, "{tag}");
+            text += &format!("{subset} {tag} {} {value}\n", event.step);
+        }
+    }
+    text
+}
+
+/// The events of a whole file.
+fn owned(bytes: &[u8]) -> Vec<Event> {
+    let records = records(bytes);
+    assert_eq!(records.iter().map(|(record, _)| record.len()).sum::<usize>(), bytes.len());
+    records.into_iter().map(|(_, event)| event).collect()
 }
 
 fn same(run: &Path, reference: &Path) {
@@ -158,7 +188,7 @@ fn ends_within(child: &mut Child, time: Duration) -> bool {
 
 #[test]
 fn unfrozen_with_momentum_killed_at_18_random_moments() {
-    killed("momentum", &flags(&DENSE, "2", &["--momentum", "0.9"]), 18, 1);
+    killed("momentum", &flags(&DENSE, "2", &["--momentum", "0.9", "--tensorboard"]), 18, 1);
 }
 
 #[test]
@@ -173,7 +203,12 @@ fn partly_frozen_with_adam_saving_every_step_killed_at_14_random_moments() {
 
 #[test]
 fn kept_features_saving_every_step_killed_at_14_random_moments() {
-    killed("features", &flags(&DENSE, "2", &["--momentum", "0.9", "--nesterov", "--freeze", "all", "--save-every", "0"]), 14, 3);
+    killed(
+        "features",
+        &flags(&DENSE, "2", &["--momentum", "0.9", "--nesterov", "--freeze", "all", "--save-every", "0", "--tensorboard"]),
+        14,
+        3,
+    );
 }
 
 #[test]

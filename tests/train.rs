@@ -1,5 +1,6 @@
 //! Training through the program, on small images drawn here: files, refusals, repeatability, freezing.
 
+use defrost::train::tfevents::{Event, What, records};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -511,4 +512,52 @@ fn a_comparison_goes_on_where_it_was() {
         defrost(&["compare", photos.to_str().unwrap(), "--weights", "random", "--input-size", "32", "--out", strange.to_str().unwrap()]),
         "holds something that is no comparison",
     );
+}
+
+#[test]
+fn event_files_say_what_the_tables_say_and_change_nothing_else() {
+    let data = Data::new("tensorboard");
+    let flags = [&VGG[..], &["--freeze", "all", "--batch-size", "4"]].concat();
+    ok(data.train("plain", &flags));
+    ok(data.train("logged", &[&flags[..], &["--tensorboard"]].concat()));
+    let (plain, logged) = (data.path("plain"), data.path("logged"));
+    for name in ["best.safetensors", "last.safetensors", "steps.csv", "predictions_val.csv", "metrics.json", "split.csv"] {
+        assert!(bytes(&plain.join(name)) == bytes(&logged.join(name)), "{name}");
+    }
+    assert!(!plain.join("tensorboard").exists());
+    assert!(fs::read_to_string(logged.join("config.toml")).unwrap().contains("tensorboard = true"));
+
+    let events = |subset: &str| {
+        let bytes = bytes(&logged.join(format!("tensorboard/{subset}/events.out.tfevents.0000000001.defrost")));
+        let events: Vec<Event> = records(&bytes).into_iter().map(|(_, event)| event).collect();
+        assert_eq!((&events[0].what, events[0].step), (&What::Version, 0));
+        assert!(events.windows(2).all(|pair| pair[0].wall_time <= pair[1].wall_time));
+        events
+    };
+    let of = |subset: &str, tag: &str| {
+        let found = events(subset).into_iter().filter_map(|event| match event.what {
+            What::Scalar { tag: name, value } if name == tag => Some((event.step, value)),
+            _ => None,
+        });
+        found.enumerate().map(|(i, (step, value))| (step == i as u64 + 1).then_some(value).unwrap()).collect::<Vec<f32>>()
+    };
+    let table = |name: &str| column(&logged, name).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+    for (subset, tag, name) in [
+        ("train", "epoch_loss", "loss"),
+        ("train", "epoch_accuracy", "accuracy"),
+        ("train", "epoch_learning_rate", "lr"),
+        ("validation", "epoch_loss", "val_loss"),
+        ("validation", "epoch_accuracy", "val_accuracy"),
+    ] {
+        assert_eq!((of(subset, tag).len(), of(subset, tag)), (2, table(name)), "{subset} {tag}");
+    }
+    let steps: Vec<f32> = fs::read_to_string(logged.join("steps.csv"))
+        .unwrap()
+        .lines()
+        .skip(1)
+        .map(|l| l.split_once(',').unwrap().1.parse().unwrap())
+        .collect();
+    assert_eq!((of("train", "batch_loss").len(), of("train", "batch_loss")), (8, steps));
+    assert_eq!((of("train", "batch_learning_rate"), of("train", "batch_accuracy").len()), (vec![0.01; 8], 8));
+    assert_eq!(events("train").len() + events("validation").len(), 1 + 8 * 3 + 2 * 3 + 1 + 2 * 2);
 }

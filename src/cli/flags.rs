@@ -60,6 +60,10 @@ pub struct Network {
     /// Save the state so often, besides every epoch's end; 0 after every step [default: 300]
     #[arg(long, value_name = "SECONDS")]
     save_every: Option<u64>,
+    /// Write event files for TensorBoard to RUN/tensorboard
+    #[arg(long)]
+    #[serde(skip_serializing_if = "not")]
+    tensorboard: bool,
     /// Compute a frozen backbone's features anew in every epoch
     #[arg(long)]
     #[serde(rename = "feature-cache", skip_serializing_if = "not", serialize_with = "off")]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Go on with a run that was interrupted, killed, or ran out of disk
 ///
 /// It ends with the same bits as if it had never been stopped: device, threads and everything else are those of the run's
-/// config.toml, and the images must be the same. Only `epochs` (and `steps`, `data`, `weights`, `save-every`) may be changed
+/// config.toml, and the images must be the same. Only `epochs` (and `steps`, `data`, `weights`, `save-every`, `tensorboard`) may be changed
 /// there in between: a run that has ended goes on if it is given more epochs.
 #[derive(clap::Args)]
 pub struct Args {

@@ -38,7 +38,8 @@ pub enum Event<'a> {
         epoch: usize,
         step: usize,
     },
-    /// A step is done; loss and accuracy are means over the epoch so far, `images` of `total` were seen.
+    /// A step is done; loss and accuracy are means over the epoch so far, `images` of `total` were seen, and those of the batch
+    /// are its own.
     Step {
         epoch: usize,
         epochs: usize,
@@ -47,6 +48,8 @@ pub enum Event<'a> {
         total: usize,
         loss: f64,
         accuracy: f64,
+        batch_loss: f64,
+        batch_accuracy: f64,
         lr: f64,
     },
     /// A learning rate of a sweep was tried.

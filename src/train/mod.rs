@@ -30,6 +30,8 @@ pub mod setup;
 pub mod state;
 pub mod step;
 pub mod sweep;
+pub mod tensorboard;
+pub mod tfevents;
 pub mod trainer;
 pub mod validation;
 

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Settings that may change between two parts of a run: they say how long it is and where things lie, not what a step does.
-const FREE: [&str; 9] = ["data", "weights", "epochs", "steps", "early-stop", "time-limit", "save-every", "pixel-cache", "cache-dir"];
+const FREE: [&str; 10] =
+    ["data", "weights", "epochs", "steps", "early-stop", "time-limit", "save-every", "pixel-cache", "cache-dir", "tensorboard"];
 
 /// The state that a run's folder holds; `None` if it was stopped before the first was written.
 ///

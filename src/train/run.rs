@@ -11,6 +11,7 @@ use super::resume::saved;
 use super::settings::Settings;
 use super::setup::Setup;
 use super::state::State;
+use super::tensorboard::Logged;
 use super::validation::Validation;
 use crate::data::augment::{sheet, spread};
 use crate::error::{Error, Kind, Result};
@@ -43,8 +44,8 @@ pub enum Resumed {
 /// Wrong settings or data (before anything is written), memory that is not there, a loss that is not finite, a full disk, an
 /// interruption.
 pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &dyn Listener) -> Result<Summary> {
-    let begun = Instant::now();
-    let recorder = Recorder::new(out, listener)?;
+    let (begun, logged) = (Instant::now(), Logged::new(settings, out, listener));
+    let recorder = Recorder::new(out, &logged)?;
     let folder = Folder::new(out)?;
     let setup = Setup::new(device, settings, None, &recorder)?;
     Run { setup, folder, at: Position::default(), saved: Instant::now(), begun }.run()
@@ -56,7 +57,8 @@ pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &
 /// # Errors
 /// As [`train`]; a damaged state; settings or images that are not those of the run.
 pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listener: &dyn Listener) -> Result<Resumed> {
-    let recorder = Recorder::new(folder, listener)?;
+    let logged = Logged::new(settings, folder, listener);
+    let recorder = Recorder::new(folder, &logged)?;
     let (begun, folder, listener) = (Instant::now(), Folder::open(folder)?, &recorder);
     let saved = saved(&folder, settings)?;
     let at = saved.as_ref().map(|s| s.state.position.clone()).unwrap_or_default();
@@ -186,9 +188,10 @@ impl<D: Backend> Run<'_, D> {
         at.sums.add(took.loss, took.correct, images);
         let seconds = start.elapsed().as_secs_f64();
         (at.seconds, at.epoch_seconds) = (at.seconds + seconds, at.epoch_seconds + seconds);
+        let (batch_loss, batch_accuracy) = (took.loss, took.correct as f64 / images as f64);
         let (epoch, epochs, step) = (at.epoch(), settings.epochs, at.steps());
         let (images, total, loss, accuracy) = (at.sums.images, split.train.len(), at.sums.loss(), at.sums.accuracy());
-        listener.on(Event::Step { epoch, epochs, step, images, total, loss, accuracy, lr })
+        listener.on(Event::Step { epoch, epochs, step, images, total, loss, accuracy, batch_loss, batch_accuracy, lr })
     }
 
     /// The validation images through the network, in inference mode; `None` if there are none.

@@ -223,6 +223,8 @@ pub struct Settings {
     pub feature_cache: bool,
     /// Seconds between two saves of the state; 0 saves after every step.
     pub save_every: u64,
+    /// Whether event files for TensorBoard are written.
+    pub tensorboard: bool,
     /// `auto`, `cpu` or `naive`.
     pub device: String,
     /// 0 for one per core.
@@ -295,6 +297,7 @@ impl Settings {
             precision: PrecisionName::F32,
             feature_cache: true,
             save_every: 300,
+            tensorboard: false,
             device: "auto".into(),
             threads: 0,
         }
