@@ -155,6 +155,11 @@ impl<D: Backend> Session<D> {
         &self.device
     }
 
+    /// The device again; the arenas are given back.
+    pub fn into_device(self) -> D {
+        self.device
+    }
+
     /// Makes the arenas large enough for a program. Weights keep what they hold: all programs of a session have the same.
     ///
     /// # Errors

@@ -105,6 +105,36 @@ fn a_run_leaves_all_its_files_and_can_be_repeated_from_its_config() {
 }
 
 #[test]
+fn groups_of_the_split_are_those_of_the_intervals_and_a_report_can_be_made_again() {
+    let data = Data::new("groups");
+    fs::rename(data.path("photos/lying"), data.path("photos/<script>")).unwrap();
+    ok(data.train("run", &[&VGG[..6], &["--epochs", "1", "--split", "group", "--group-regex", r"/\d(\d)", "--val-split", "0.4"]].concat()));
+    let run = data.path("run");
+    let json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).unwrap();
+    let metrics = json(&bytes(&run.join("metrics.json")));
+    assert_eq!((&metrics["intervals"]["unit"], &metrics["intervals"]["units"]), (&"group".into(), &4.into()));
+    let (model, photos) = (run.join("best.safetensors"), data.path("photos"));
+    let again = defrost(&["evaluate", model.to_str().unwrap(), photos.to_str().unwrap(), "--subset", "val", "--json"]);
+    assert_eq!(json(&again.stdout), metrics);
+
+    let report = bytes(&run.join("report.html"));
+    let html = String::from_utf8(report.clone()).unwrap();
+    assert!(html.contains("&lt;script&gt;") && !html.contains("<script"));
+    assert!(html.contains("<section id=\"gradcam\">") && html.contains("all weights are new"));
+    fs::remove_file(run.join("report.html")).unwrap();
+    ok(defrost(&["report", run.to_str().unwrap()]));
+    assert_eq!(bytes(&run.join("report.html")), report);
+    // The images have moved.
+    fs::rename(&photos, data.path("moved")).unwrap();
+    let lost = defrost(&["report", run.to_str().unwrap()]);
+    assert_eq!(lost.status.code(), Some(1), "{}", String::from_utf8_lossy(&lost.stderr));
+    assert!(String::from_utf8(bytes(&run.join("report.html"))).unwrap().contains("cannot be read"));
+    ok(defrost(&["report", run.to_str().unwrap(), "--data", data.path("moved").to_str().unwrap()]));
+    assert_eq!(bytes(&run.join("report.html")), report);
+    refused(defrost(&["report", data.path("moved").to_str().unwrap()]), "config.toml");
+}
+
+#[test]
 fn kept_features_change_nothing() {
     let data = Data::new("cache");
     let dense =

@@ -1,6 +1,7 @@
 //! `defrost evaluate`: how good a model is on a folder of class folders.
 
 use super::device::on_device;
+use super::evaluate_folder::Results;
 use super::evaluate_text::text;
 use super::model_args::{Clipped, ModelArgs, Ready, counter};
 use super::output;
@@ -11,8 +12,7 @@ use crate::data::stream::{Portion, Stream};
 use crate::error::{Error, Result};
 use crate::metrics::{Metrics, Predictions};
 use crate::ops::Backend;
-use crate::report;
-use crate::train::Opened;
+use crate::train::{Opened, Settings};
 use crate::weights::{ModelFile, replace_file};
 use clap::ValueEnum;
 use std::collections::{HashMap, HashSet};
@@ -51,7 +51,7 @@ pub struct Args {
     /// Write path,label,predicted and the probability of each class for every image, in the order of DATA
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Write metrics.json, predictions.csv, confusion.svg and reliability.svg to a folder
+    /// Write report.html, metrics.json, predictions.csv, confusion.svg and reliability.svg to a folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -68,6 +68,9 @@ pub fn run(args: Args) -> Result<()> {
     let Ready { file, spec, images } = args.model.read()?;
     let mut listing = classes_agree(&args.data, &file)?;
     listing.warnings.iter().for_each(|w| output::warn(w));
+    if let Some(folder) = &args.out {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e).at("--out"))?;
+    }
     let split = split_rows(&args)?;
     if args.subset != Subset::All {
         add_validation_folder(&mut listing, split.as_deref().unwrap_or_default());
@@ -86,13 +89,16 @@ pub fn run(args: Args) -> Result<()> {
         let opened = Opened::new(&file, &spec, d, batch)?;
         evaluate(opened, Stream::new(files, images, batch)?, &mut found, &args.data)
     })?;
-    warn_of_split(&found.paths, &sha256, args.subset, &split.unwrap_or_default());
+    let warnings = split_warnings(&found.paths, &sha256, args.subset, &split.unwrap_or_default());
+    warnings.iter().for_each(|w| output::warn(w));
+    let warnings = [&listing.warnings[..], &warnings].concat();
     let metrics = Metrics::new(&found)?;
     if let Some(path) = &args.csv {
         replace_file(path, |file| file.write_all(found.to_csv().as_bytes()))?;
     }
     if let Some(folder) = &args.out {
-        write_folder(folder, &found, &metrics)?;
+        let results = Results { model: &args.model.model, data: &args.data, file: &file, found: &found, metrics: &metrics, warnings };
+        on_device!(args.model.device.open()?, d => results.write(d, folder))?;
     }
     if args.json { output::json(&metrics) } else { output::print(&text(&metrics)) }
 }
@@ -103,24 +109,27 @@ impl Args {
         let (grouping, flag) = match (&self.group_regex, &self.group_csv) {
             (Some(pattern), _) => (Grouping::Pattern(pattern.clone()), "--group-regex"),
             (None, Some(file)) => (Grouping::Csv(file.clone()), "--group-csv"),
-            (None, None) => return Ok(None),
+            (None, None) => match self.grouping_of_run() {
+                Some(grouping) => (grouping, ""),
+                None => return Ok(None),
+            },
         };
         let names: Vec<String> = chosen.iter().map(|&i| listing.files[i].name()).collect();
         let classes = chosen.iter().map(|&i| listing.classes[listing.files[i].class].as_str());
-        grouping.of(names.iter().map(String::as_str).zip(classes)).map_err(|e| e.at(flag)).map(Some)
+        match grouping.of(names.iter().map(String::as_str).zip(classes)) {
+            Err(error) if flag.is_empty() => {
+                output::warn(&format!("the run's groups are not known here, so intervals draw images: {error}"));
+                Ok(None)
+            }
+            groups => groups.map_err(|e| e.at(flag)).map(Some),
+        }
     }
-}
 
-/// Writes `metrics.json`, `predictions.csv`, `confusion.svg` and `reliability.svg`.
-fn write_folder(folder: &Path, found: &Predictions, metrics: &Metrics) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e).at("--out"))?;
-    let write = |name: &str, text: String| replace_file(&folder.join(name), |file| file.write_all(text.as_bytes()));
-    let title = format!("{} images", report::grouped(found.len() as u64));
-    let json = serde_json::to_string_pretty(metrics).map_err(|e| Error::internal(format!("a record is not JSON: {e}")))?;
-    write("metrics.json", json + "\n")?;
-    write("predictions.csv", found.to_csv())?;
-    write("confusion.svg", report::confusion(&title, &found.classes, &metrics.confusion))?;
-    write("reliability.svg", report::reliability(&title, &metrics.calibration))
+    /// How the run beside the model knew groups, for a side of its own split.
+    fn grouping_of_run(&self) -> Option<Grouping> {
+        let run = self.model.model.parent().filter(|_| self.subset != Subset::All && self.split.is_none())?;
+        Settings::of_run(run).ok()?.rule().grouping
+    }
 }
 
 /// The images of DATA, labelled in the model's order of classes.
@@ -225,13 +234,14 @@ fn evaluate<D: Backend>(mut model: Opened<D>, stream: Stream, found: &mut Predic
     }
 }
 
-/// Warns of images that the model was trained on, and of images that are no longer what they were in the run.
-fn warn_of_split(paths: &[String], sha256: &[String], subset: Subset, split: &[Row]) {
+/// Tells of images that the model was trained on, and of images that are no longer what they were in the run.
+fn split_warnings(paths: &[String], sha256: &[String], subset: Subset, split: &[Row]) -> Vec<String> {
+    let mut warnings = Vec::new();
     let trained: HashSet<&str> = split.iter().filter(|row| row.subset == "train").map(|row| row.sha256.as_str()).collect();
     let count = sha256.iter().filter(|hash| trained.contains(hash.as_str())).count();
     if count > 0 && subset != Subset::Train {
         let total = sha256.len();
-        output::warn(&format!(
+        warnings.push(format!(
             "the model was trained on {count} of these {total} images, so the numbers flatter it; --subset val leaves them out"
         ));
     }
@@ -240,7 +250,8 @@ fn warn_of_split(paths: &[String], sha256: &[String], subset: Subset, split: &[R
         let same = |(path, hash): &(&String, &String)| before.get(path.as_str()).is_none_or(|old| *old == hash.as_str());
         let changed: Vec<_> = paths.iter().zip(sha256).filter(|pair| !same(pair)).collect();
         if let Some((first, _)) = changed.first() {
-            output::warn(&format!("{} images have changed since the run (first: {first})", changed.len()));
+            warnings.push(format!("{} images have changed since the run (first: {first})", changed.len()));
         }
     }
+    warnings
 }

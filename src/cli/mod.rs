@@ -12,6 +12,7 @@ mod demo;
 mod device;
 mod devices;
 mod evaluate;
+mod evaluate_folder;
 mod evaluate_text;
 mod explain;
 mod export;

@@ -1,5 +1,6 @@
 //! `defrost report`: a run's report, made again.
 
+use super::device::{DeviceArgs, on_device};
 use crate::error::{Error, Result};
 use crate::train::Settings;
 use crate::train::report::write_report;
@@ -7,7 +8,8 @@ use std::path::PathBuf;
 
 /// Write a run's report.html again
 ///
-/// The report is made from the files of the run and from the images that they name; `train` writes it at its end.
+/// The report is made from the files of the run and from the images that they name, with heat maps of its best model; `train`
+/// writes it at its end.
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  defrost report runs/polyps --data /mnt/archive/polyps")]
 pub struct Args {
@@ -17,12 +19,14 @@ pub struct Args {
     /// Where the images are now [default: where they were in training]
     #[arg(long, value_name = "DATA")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// Writes the report; pictures that are missing make the exit code 1.
 pub fn run(args: Args) -> Result<()> {
     let data = args.data.map_or_else(|| Settings::of_run(&args.run).map(|s| s.data), Ok)?;
-    let lost = write_report(&args.run, &data)?;
+    let lost = on_device!(args.device.open()?, d => write_report(d, &args.run, &data))?;
     eprintln!("written: {}", args.run.join("report.html").display());
     match lost {
         0 => Ok(()),

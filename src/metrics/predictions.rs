@@ -95,6 +95,13 @@ impl Predictions {
         all
     }
 
+    /// Of each class that has one, the image that is rightly taken for it with the highest probability.
+    pub fn surest(&self) -> Vec<Scored> {
+        let right = |c: usize| (0..self.len()).filter(move |&i| self.labels[i] == c && self.predicted(i) == c);
+        let best = |c: usize| right(c).max_by(|&a, &b| self.row(a)[c].total_cmp(&self.row(b)[c]).then(b.cmp(&a)));
+        (0..self.classes.len()).filter_map(best).map(|i| self.scored(i)).collect()
+    }
+
     fn scored(&self, i: usize) -> Scored {
         let (row, best, label) = (self.row(i), self.predicted(i), self.labels[i]);
         Scored {
@@ -204,6 +211,7 @@ mod tests {
         assert_eq!(p.worst(9).iter().map(|s| &*s.path).collect::<Vec<_>>(), ["x/\"1\".png", "3", "2"]);
         // A tie goes to the first class, so the third image is a mistake too.
         assert_eq!(p.mistakes(9).len(), 2);
+        assert_eq!(p.surest().iter().map(|s| &*s.path).collect::<Vec<_>>(), ["2"]);
         assert!(Predictions::parse("path,label,predicted,a\nx,b,a,1\n").unwrap_err().to_string().contains("line 2"));
         assert!(Predictions::parse("path,class\n").is_err());
     }

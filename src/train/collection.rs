@@ -14,6 +14,8 @@ use std::sync::{Arc, OnceLock};
 pub struct Collection {
     pub data: Arc<Dataset>,
     pub split: Split,
+    /// The patient, video or site of each image, where it is known.
+    pub groups: Option<Vec<String>>,
     pub report: Report,
 }
 
@@ -39,6 +41,6 @@ impl Collection {
         if let Some(file) = data.cache_file() {
             listener.on(Event::Note(&format!("pixels: in {}, which may be deleted after the run", file.display())))?;
         }
-        Ok(Collection { data: Arc::new(data), split, report })
+        Ok(Collection { data: Arc::new(data), split, groups, report })
     }
 }

@@ -12,6 +12,7 @@ pub mod features;
 mod find_rate;
 pub mod folder;
 mod foresight;
+pub mod gallery;
 pub mod gradcam;
 mod images;
 pub mod inference;

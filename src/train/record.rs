@@ -74,7 +74,11 @@ impl Listener for Recorder<'_> {
                 Event::Note(text) => add(&mut record.notes, text),
                 Event::Planned { trainable, parameters, weights, device, .. } => {
                     (record.trainable, record.parameters) = (trainable, parameters);
-                    (record.weights, record.device) = (weights.into(), device.into());
+                    record.device = device.into();
+                    // A resumed run takes its weights from its own state; where they came from at first counts.
+                    if record.weights.is_empty() {
+                        record.weights = weights.into();
+                    }
                 }
                 _ => self.write(&record)?,
             }

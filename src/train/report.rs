@@ -1,36 +1,32 @@
 //! `report.html` of a run, from the files of its folder and the images that they name.
 
 use super::folder::Row;
+use super::gallery::{MISTAKES, explanations, shots};
 use super::record::Record;
 use super::settings::Settings;
 use crate::data::dataset::sha256_hex;
-use crate::data::decode::decode_file;
 use crate::data::{csv, split_file};
 use crate::error::{Error, Result};
-use crate::metrics::predictions::Scored;
 use crate::metrics::{Metrics, Predictions};
 use crate::models::Backbone;
-use crate::report::page::{Picture, Shot};
+use crate::ops::Backend;
 use crate::report::{Report, grouped};
 use crate::weights::{ModelFile, replace_file};
-use rayon::prelude::*;
 use std::path::Path;
 
-/// How many of the worst mistakes are shown.
-const MISTAKES: usize = 24;
-
-/// Writes `report.html` of the run at `folder`, whose images are in `data`; returns how many of the pictures could not be read.
+/// Writes `report.html` of the run at `folder`, whose images are in `data`; the device computes heat maps. Returns how many of
+/// the pictures could not be read.
 ///
 /// # Errors
-/// A folder that is no run, a file of it that is damaged, what the disk says.
-pub fn write_report(folder: &Path, data: &Path) -> Result<usize> {
-    let report = gather(folder, data)?;
+/// A folder that is no run, a file of it that is damaged, short memory, what the disk says.
+pub fn write_report<D: Backend>(device: D, folder: &Path, data: &Path) -> Result<usize> {
+    let report = gather(device, folder, data)?;
     let lost = report.mistakes.iter().filter(|shot| shot.picture.data.is_none()).count();
     replace_file(&folder.join("report.html"), |file| file.write_all(report.to_html().as_bytes()))?;
     Ok(lost)
 }
 
-fn gather(folder: &Path, data: &Path) -> Result<Report> {
+fn gather<D: Backend>(device: D, folder: &Path, data: &Path) -> Result<Report> {
     let settings = Settings::of_run(folder)?;
     let (backbone, record) = (settings.backbone()?, Record::read(folder)?.unwrap_or_default());
     // A run that was stopped within its first epoch has only a last model.
@@ -40,6 +36,10 @@ fn gather(folder: &Path, data: &Path) -> Result<Report> {
     let history = read_history(&folder.join("history.csv"))?;
     let (metrics, predictions) = measured(folder)?;
     let mistakes = predictions.as_ref().map(|p| p.mistakes(usize::MAX)).unwrap_or_default();
+    let (explanations, explained_at) = match &predictions {
+        Some(predictions) => explanations(device, &model, predictions, data)?,
+        None => Default::default(),
+    };
     let counts = counts(&model.metadata().classes, &split_file::read(&folder.join("split.csv"))?);
     Ok(Report {
         title: title(backbone, &settings),
@@ -54,7 +54,8 @@ fn gather(folder: &Path, data: &Path) -> Result<Report> {
         facts: facts(backbone, &settings, &record, &model),
         history: history.iter().map(Row::drawn).collect(),
         metrics,
-        ..Report::default()
+        explanations,
+        explained_at,
     })
 }
 
@@ -67,18 +68,6 @@ fn measured(folder: &Path) -> Result<(Option<Metrics>, Option<Predictions>)> {
     };
     let metrics = serde_json::from_str(&text).map_err(|e| Error::input(e.to_string()).at(path.display()))?;
     Ok((Some(metrics), Some(Predictions::read_csv(&folder.join("predictions_val.csv"))?)))
-}
-
-/// The images in small, read on all cores; one that cannot be read leaves a gap with its caption.
-///
-/// # Errors
-/// Kind `Internal`: a picture that cannot be encoded.
-pub fn shots(scored: &[Scored], data: &Path, exif: bool) -> Result<Vec<Shot>> {
-    let shot = |s: &Scored| {
-        let picture = decode_file(&data.join(&s.path), exif).map_or_else(|_| Ok(Picture::lost()), |image| Picture::new(&image))?;
-        Ok(Shot { picture, scored: s.clone() })
-    };
-    scored.par_iter().map(shot).collect()
 }
 
 /// `history.csv`, which is not there before the first epoch is done.

@@ -64,7 +64,7 @@ pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listene
     let at = saved.as_ref().map(|s| s.state.position.clone()).unwrap_or_default();
     if let (true, Some(best)) = (over(settings, &at), at.best()) {
         if !folder.file("report.html").exists() {
-            report(&folder, settings, listener)?;
+            report(device, &folder, settings, listener)?;
         }
         return Ok(Resumed::Before(best.clone()));
     }
@@ -78,8 +78,8 @@ pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listene
 }
 
 /// Writes `report.html`. The run is whole without it, so what goes wrong is told and stops nothing.
-fn report(folder: &Folder, settings: &Settings, listener: &dyn Listener) -> Result<()> {
-    match write_report(folder.path(), &settings.data) {
+fn report<D: Backend>(device: D, folder: &Folder, settings: &Settings, listener: &dyn Listener) -> Result<()> {
+    match write_report(device, folder.path(), &settings.data) {
         Ok(_) => Ok(()),
         Err(error) => listener.on(Event::Warning(&format!("no report was written: {error}"))),
     }
@@ -105,10 +105,11 @@ impl<D: Backend> Run<'_, D> {
             Err(error) if error.kind() == Kind::Interrupted => return Err(self.interrupted()?),
             result => result?,
         };
-        report(&self.folder, self.setup.settings, listener)?;
         let best = self.at.best().cloned().or(stopped).ok_or_else(|| Error::internal("a run without epochs"))?;
         let features = self.setup.features.as_ref().map(|_| (self.setup.data.len(), self.setup.features_seconds));
         let images_per_second = self.at.images as f64 / (self.at.seconds + self.setup.features_seconds);
+        let (Setup { trainer, settings, .. }, folder) = (self.setup, self.folder);
+        report(trainer.session.into_device(), &folder, settings, listener)?;
         Ok(Summary { best, images_per_second, features })
     }
 
@@ -210,7 +211,7 @@ impl<D: Backend> Run<'_, D> {
                 trainer.logits(data, &indices, settings.val_batch_size, &mut tell)?
             }
         };
-        Ok(Some(Validation::new(&self.setup.data, &indices, &logits)))
+        Ok(Some(Validation::new(&self.setup.data, self.setup.groups.as_deref(), &indices, &logits)))
     }
 
     /// Saves the state as it is between two steps.

@@ -32,6 +32,8 @@ pub struct Setup<'a, D: Backend> {
     pub split: Split,
     /// What was found out about the images.
     pub report: Report,
+    /// The patient, video or site of each image, where it is known.
+    pub groups: Option<Vec<String>>,
     pub trainer: Trainer<D>,
     /// Those of a wholly frozen backbone, where they are kept.
     pub features: Option<Arc<Features>>,
@@ -87,7 +89,7 @@ impl<'a, D: Backend> Setup<'a, D> {
         let pixels = if loading.keep == Keep::Memory { Dataset::bytes_needed(listing.files.len(), &loading.options) } else { 0 };
         let available = memory::available().map(|free| free.saturating_sub(pixels));
         let planned = foresight::check(&mut trainer, settings, [split.train.len(), split.val.len()], available)?;
-        let Collection { data, split, report } = Collection::load(settings, &listing, planned as u64, listener)?;
+        let Collection { data, split, groups, report } = Collection::load(settings, &listing, planned as u64, listener)?;
         trainer.class_weights = match saved {
             // A file of weights may have changed or gone since.
             Some(saved) => saved.state.class_weights.clone(),
@@ -102,7 +104,7 @@ impl<'a, D: Backend> Setup<'a, D> {
                 format!("as they were after {} steps", saved.state.position.steps())
             }
         };
-        Ok(Setup { settings, listener, data, split, report, trainer, features: None, features_seconds: 0.0, weights, planned })
+        Ok(Setup { settings, listener, data, split, groups, report, trainer, features: None, features_seconds: 0.0, weights, planned })
     }
 
     /// Makes ready for an epoch: what stands still in it, and the features where they are kept.

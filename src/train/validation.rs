@@ -12,12 +12,13 @@ pub struct Validation {
 }
 
 impl Validation {
-    /// Takes the logits `[n, classes]` of the images at `indices`.
-    pub fn new(data: &Dataset, indices: &[usize], logits: &[f64]) -> Self {
+    /// Takes the logits `[n, classes]` of the images at `indices`; `groups` are those of all images.
+    pub fn new(data: &Dataset, groups: Option<&[String]>, indices: &[usize], logits: &[f64]) -> Self {
         let mut predictions = Predictions {
             classes: data.classes.clone(),
             paths: indices.iter().map(|&i| data.paths[i].clone()).collect(),
             labels: indices.iter().map(|&i| data.labels[i]).collect(),
+            groups: groups.map(|groups| indices.iter().map(|&i| groups[i].clone()).collect()),
             ..Predictions::default()
         };
         predictions.push(logits);
