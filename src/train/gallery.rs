@@ -32,7 +32,7 @@ pub fn shots(scored: &[Scored], data: &Path, exif: bool) -> Result<Vec<Shot>> {
 }
 
 /// Heat maps of the worst mistakes, for the predicted and for the true class, and of the surest right image of each of some
-/// classes; images that cannot be read are passed over. Also the layer that they look at.
+/// classes; an image that cannot be read has none. Also the layer that they look at.
 ///
 /// # Errors
 /// As [`GradCam::new`] and [`GradCam::explain`].
@@ -41,7 +41,10 @@ pub fn explanations<D: Backend>(device: D, file: &ModelFile, of: &Predictions, d
     let mut cam = GradCam::new(file, &spec_of(file)?, None, device, 1)?;
     let mut all = Vec::new();
     for scored in of.mistakes(EXPLAINED).into_iter().chain(of.surest().into_iter().take(EXPLAINED)) {
-        let Ok(image) = decode_file(&data.join(&scored.path), options.exif) else { continue };
+        let Ok(image) = decode_file(&data.join(&scored.path), options.exif) else {
+            all.push(Explanation { shot: Shot { picture: Picture::lost(), scored }, maps: Vec::new() });
+            continue;
+        };
         let classes = [&scored.predicted, &scored.class].map(|name| of.classes.iter().position(|c| c == name).unwrap_or(0));
         let wanted = &classes[..if classes[0] == classes[1] { 1 } else { 2 }];
         let explained = cam.explain(&pixels_of(&image, &options), &mut |_, _| wanted.to_vec())?;

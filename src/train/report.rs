@@ -12,6 +12,7 @@ use crate::models::Backbone;
 use crate::ops::Backend;
 use crate::report::{Report, grouped};
 use crate::weights::{ModelFile, replace_file};
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Writes `report.html` of the run at `folder`, whose images are in `data`; the device computes heat maps. Returns how many of
@@ -21,9 +22,10 @@ use std::path::Path;
 /// A folder that is no run, a file of it that is damaged, short memory, what the disk says.
 pub fn write_report<D: Backend>(device: D, folder: &Path, data: &Path) -> Result<usize> {
     let report = gather(device, folder, data)?;
-    let lost = report.mistakes.iter().filter(|shot| shot.picture.data.is_none()).count();
+    let shots = report.mistakes.iter().chain(report.explanations.iter().map(|e| &e.shot));
+    let lost: HashSet<&String> = shots.filter(|shot| shot.picture.data.is_none()).map(|shot| &shot.scored.path).collect();
     replace_file(&folder.join("report.html"), |file| file.write_all(report.to_html().as_bytes()))?;
-    Ok(lost)
+    Ok(lost.len())
 }
 
 fn gather<D: Backend>(device: D, folder: &Path, data: &Path) -> Result<Report> {
