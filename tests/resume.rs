@@ -299,6 +299,34 @@ fn a_full_disk_leaves_the_old_state_whole_and_a_run_may_be_given_more_epochs() {
 }
 
 #[test]
+fn a_step_that_is_not_finite_is_named_and_leaves_no_trace() {
+    let data = Data::new("diverge");
+    for (network, lr, origin) in
+        [(&VGG, "1e5", "the forward pass of block4_conv"), (&DENSE, "1e12", "the forward pass of conv2_block")]
+    {
+        let flags = flags(network, "2", &["--lr", lr, "--save-every", "0"]);
+        let run = network[1];
+        fails(data.train(run, &flags), 2, &["step 2: the loss is NaN; it first appears in", origin, "the batch: standing/0", "--lr"]);
+        // The state after the first step is there, whole and finite, and comes to the same end.
+        let state = fs::read(data.path(run).join("state.safetensors")).unwrap();
+        for (name, tensor) in safetensors::SafeTensors::deserialize(&state).unwrap().tensors() {
+            let numbers = tensor.data().chunks(if tensor.dtype() == safetensors::Dtype::F64 { 8 } else { 4 });
+            assert!(numbers.into_iter().all(finite), "{name}");
+        }
+        assert_eq!(fs::read_to_string(data.path(run).join("steps.csv")).unwrap().lines().count(), 2);
+        fails(data.resume(run), 2, &["step 2: the loss is NaN", origin]);
+        assert!(fs::read(data.path(run).join("state.safetensors")).unwrap() == state);
+    }
+}
+
+fn finite(bytes: &[u8]) -> bool {
+    match bytes.try_into() {
+        Ok(four) => f32::from_le_bytes(four).is_finite(),
+        Err(_) => f64::from_le_bytes(bytes.try_into().unwrap()).is_finite(),
+    }
+}
+
+#[test]
 fn what_does_not_belong_to_the_run_is_refused_by_name() {
     let data = Data::new("refuse");
     let flags = flags(&DENSE, "1", &["--freeze", "all"]);

@@ -13,10 +13,12 @@ impl<D: Backend> Run<'_, D> {
     /// Writes what an epoch leaves: history, curves, the last model, and the best one with its metrics if it is strictly better
     /// than all before.
     pub(super) fn keep(&mut self, validation: Option<Validation>) -> Result<()> {
+        let validation = self.finite(validation)?;
         let row = self.row(validation.as_ref());
         let score = |r: &Row| r.val_accuracy;
         // Without validation images the last model counts as the best.
-        let better = self.at.best().is_none_or(|best| score(&row).is_none() || score(&row) > score(best));
+        let unseen = self.setup.split.val.is_empty();
+        let better = self.at.best().is_none_or(|best| unseen || score(&row) > score(best));
         let metadata = self.metadata(&row);
         let (folder, listener, settings) = (&self.folder, self.setup.listener, self.setup.settings);
         let (session, program) = self.setup.trainer.weights()?;
@@ -46,6 +48,7 @@ impl<D: Backend> Run<'_, D> {
         if self.at.batches > 0 {
             self.save()?;
             let validation = self.validate()?;
+            let validation = self.finite(validation)?;
             let found = self.row(validation.as_ref());
             let (folder, metadata, (session, program)) = (&self.folder, self.metadata(&found), self.setup.trainer.weights()?);
             folder.write_steps(&self.at.losses)?;
@@ -61,6 +64,17 @@ impl<D: Backend> Run<'_, D> {
         }
         self.setup.listener.on(Event::Note(&format!("{line}; go on with: defrost resume {folder}")))?;
         Ok(row)
+    }
+
+    /// A validation, unless it has numbers that are not finite: these are told, and no file holds them.
+    fn finite(&self, validation: Option<Validation>) -> Result<Option<Validation>> {
+        if validation.as_ref().is_some_and(|v| !v.is_finite()) {
+            let text = "the validation's losses are not all finite, and count for nothing: \
+                        training is near divergence, or the moving statistics of batch norm lag behind (--bn-momentum 0.9)";
+            self.setup.listener.on(Event::Warning(text))?;
+            return Ok(None);
+        }
+        Ok(validation)
     }
 
     fn row(&self, validation: Option<&Validation>) -> Row {

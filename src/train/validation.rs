@@ -25,6 +25,11 @@ impl Validation {
         Validation { predictions }
     }
 
+    /// Whether the network gave numbers for all images.
+    pub fn is_finite(&self) -> bool {
+        self.predictions.losses.iter().all(|loss| loss.is_finite())
+    }
+
     /// Mean loss and accuracy.
     pub fn scores(&self) -> (f64, f64) {
         let (p, n) = (&self.predictions, self.predictions.len());
