@@ -301,9 +301,7 @@ fn a_full_disk_leaves_the_old_state_whole_and_a_run_may_be_given_more_epochs() {
 #[test]
 fn a_step_that_is_not_finite_is_named_and_leaves_no_trace() {
     let data = Data::new("diverge");
-    for (network, lr, origin) in
-        [(&VGG, "1e5", "the forward pass of block4_conv"), (&DENSE, "1e12", "the forward pass of conv2_block")]
-    {
+    for (network, lr, origin) in [(&VGG, "1e5", "the forward pass of block4_conv"), (&DENSE, "1e12", "the forward pass of conv2_block")] {
         let flags = flags(network, "2", &["--lr", lr, "--save-every", "0"]);
         let run = network[1];
         fails(data.train(run, &flags), 2, &["step 2: the loss is NaN; it first appears in", origin, "the batch: standing/0", "--lr"]);

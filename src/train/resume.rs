@@ -47,10 +47,23 @@ pub fn saved(folder: &Folder, settings: &Settings) -> Result<Option<Saved>> {
     Ok(Some(saved))
 }
 
-/// Checks that the images and their split are those of `split.csv`.
+/// Checks that images, classes and split are those that a run was begun with.
 ///
 /// # Errors
 /// When not; images that are gone, new, changed or on the other side are named.
+pub fn same_data(folder: &Folder, saved: &Saved, data: &Dataset, split: &Split) -> Result<()> {
+    let (then, now) = (&saved.state.classes, &data.classes);
+    if then != now {
+        let what = format!("the classes are {}, the run was begun with {}", now.join(", "), then.join(", "));
+        return Err(Error::input(what).at(folder.path().display()));
+    }
+    same_images(folder, data, split)
+}
+
+/// Checks that the images and their split are those of `split.csv`.
+///
+/// # Errors
+/// As [`same_data`].
 pub fn same_images(folder: &Folder, data: &Dataset, split: &Split) -> Result<()> {
     let path = folder.file("split.csv");
     let rows = split_file::read(&path)?;

@@ -7,7 +7,7 @@ use super::pace::{enough_steps, over};
 use super::position::{Position, Running};
 use super::record::Recorder;
 use super::report::write_report;
-use super::resume::saved;
+use super::resume::{same_images, saved};
 use super::settings::Settings;
 use super::setup::Setup;
 use super::state::State;
@@ -73,6 +73,9 @@ pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listene
         listener.on(Event::Warning(&text))?;
     }
     let setup = Setup::new(device, settings, saved.as_ref().map(|saved| (saved, &folder)), listener)?;
+    if saved.is_none() && folder.file("split.csv").exists() {
+        same_images(&folder, &setup.data, &setup.split)?;
+    }
     drop(saved);
     Run { setup, folder, at, saved: Instant::now(), begun }.run().map(Resumed::Done)
 }
@@ -216,8 +219,8 @@ impl<D: Backend> Run<'_, D> {
 
     /// Saves the state as it is between two steps.
     pub(super) fn save(&mut self) -> Result<()> {
-        let Run { setup: Setup { settings, trainer, listener, .. }, folder, .. } = self;
-        let saved = State::of(settings, trainer, &self.at).save(&folder.file("state.safetensors"), trainer);
+        let Run { setup: Setup { settings, data, trainer, listener, .. }, folder, .. } = self;
+        let saved = State::of(settings, &data.classes, trainer, &self.at).save(&folder.file("state.safetensors"), trainer);
         saved.map_err(|e| e.advise(format!("the state saved before is whole; later: defrost resume {}", folder.path().display())))?;
         self.saved = Instant::now();
         listener.on(Event::Saved { epoch: self.at.epoch(), step: self.at.steps() })

@@ -7,7 +7,7 @@ use super::events::{Event, Listener};
 use super::features::{Features, Feed};
 use super::folder::Folder;
 use super::foresight;
-use super::resume::same_images;
+use super::resume::same_data;
 use super::settings::Settings;
 use super::state::Saved;
 use super::trainer::{Part, Trainer};
@@ -99,7 +99,7 @@ impl<'a, D: Backend> Setup<'a, D> {
         let weights = match from {
             None => trainer.start(batch, file.as_ref(), &data.classes, settings.seed)?,
             Some((saved, folder)) => {
-                same_images(folder, &data, &split)?;
+                same_data(folder, saved, &data, &split)?;
                 trainer.restore(batch, saved)?;
                 format!("as they were after {} steps", saved.state.position.steps())
             }

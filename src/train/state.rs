@@ -37,6 +37,8 @@ pub struct State {
     pub profile: Profile,
     /// What stands still; the slots are those of the rest.
     pub freeze: String,
+    /// In the order of their labels.
+    pub classes: Vec<String>,
     pub class_weights: Vec<f64>,
     pub position: Position,
 }
@@ -73,7 +75,7 @@ fn parts(graph: &Graph, slots: usize) -> Vec<Part> {
 
 impl State {
     /// The state of a run at `position`.
-    pub fn of<D: Backend>(settings: &Settings, trainer: &Trainer<D>, position: &Position) -> Self {
+    pub fn of<D: Backend>(settings: &Settings, classes: &[String], trainer: &Trainer<D>, position: &Position) -> Self {
         State {
             version: VERSION,
             device: trainer.session.device().describe(),
@@ -81,6 +83,7 @@ impl State {
             settings: settings.clone(),
             profile: trainer.spec().profile,
             freeze: trainer.spec().freeze.to_string(),
+            classes: classes.to_vec(),
             class_weights: trainer.class_weights.clone(),
             position: position.clone(),
         }
