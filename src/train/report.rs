@@ -140,10 +140,11 @@ fn summary(
     start + &kept
 }
 
-/// A line of `config.toml`.
+/// A line of `config.toml`, unless its value is empty.
 fn pair(line: &str) -> Option<(String, String)> {
     let (key, value) = line.split_once(" = ")?;
-    Some((key.into(), value.trim_matches('"').into()))
+    let value = value.trim_matches('"');
+    (!matches!(value, "" | "[]")).then(|| (key.into(), value.into()))
 }
 
 fn facts(backbone: Backbone, settings: &Settings, record: &Record, model: &ModelFile) -> Vec<(String, String)> {

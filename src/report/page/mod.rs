@@ -84,7 +84,7 @@ impl Report {
             all.push(("data", "Data and split", sections::data(&self.data)));
         }
         if !self.settings.is_empty() {
-            all.push(("settings", "Settings", sections::pairs(&self.settings)));
+            all.push(("settings", "Settings", sections::columns(&self.settings)));
         }
         if !self.facts.is_empty() {
             all.push(("model", "Model", sections::pairs(&self.facts)));

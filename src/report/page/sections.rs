@@ -111,3 +111,8 @@ pub fn pairs(pairs: &[(String, String)]) -> Markup {
     };
     wide("Names and values", &table)
 }
+
+/// Many short names and values, in columns.
+pub fn columns(pairs: &[(String, String)]) -> Markup {
+    html! { dl.columns { @for (name, value) in pairs { div { dt { (name) } dd { code { (value) } } } } } }
+}
