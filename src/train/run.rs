@@ -45,8 +45,8 @@ pub enum Resumed {
 /// interruption.
 pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &dyn Listener) -> Result<Summary> {
     let (begun, logged) = (Instant::now(), Logged::new(settings, out, listener));
-    let recorder = Recorder::new(out, &logged)?;
     let folder = Folder::new(out)?;
+    let recorder = Recorder::new(out, &logged)?;
     let setup = Setup::new(device, settings, None, &recorder)?;
     Run { setup, folder, at: Position::default(), saved: Instant::now(), begun }.run()
 }
