@@ -42,7 +42,9 @@ use std::path::Path;
 
 const EXAMPLES: &str = "\
 Examples:
-  defrost train photos --backbone vgg16 --weights random --out r1 photos/CLASS/IMAGE.jpg, one folder per class
+  defrost demo                                                    the whole job on drawn images
+  defrost check photos                                            photos/CLASS/IMAGE.jpg, one folder per class
+  defrost train photos --backbone vgg16 --weights random --out r1
   defrost summary xception                                        its layers, by the names that --freeze takes
   defrost explain vgg16 --layer block1_conv1 --grad               a layer's forward and backward pass
   defrost selftest                                                is every operation right on this machine?
