@@ -384,8 +384,10 @@ fn stopped_after_every_step_a_run_learns_as_if_left_alone() {
     assert!(text(&ok(data.resume("halting"))).contains("the run has ended"));
     let config = data.path("halting/config.toml");
     fs::write(&config, fs::read_to_string(&config).unwrap().replace("time-limit = \"0s\"", "time-limit = \"none\"")).unwrap();
-    // A report shows the settings, and with them the limit.
-    ["alone", "halting"].map(|run| fs::remove_file(data.path(run).join("report.html")).unwrap());
+    // These two tell of the limit and of the stops.
+    for name in ["report.html", "run.json"] {
+        ["alone", "halting"].map(|run| fs::remove_file(data.path(run).join(name)).unwrap());
+    }
     same(&data.path("halting"), &data.path("alone"));
     let history = fs::read_to_string(data.path("alone/history.csv")).unwrap();
     let rates: Vec<f64> = history.lines().skip(1).map(|l| l.split(',').nth(5).unwrap().parse().unwrap()).collect();
