@@ -386,7 +386,9 @@ fn stopped_after_every_step_a_run_learns_as_if_left_alone() {
     fs::write(&config, fs::read_to_string(&config).unwrap().replace("time-limit = \"0s\"", "time-limit = \"none\"")).unwrap();
     // These two tell of the limit and of the stops.
     for name in ["report.html", "run.json"] {
-        ["alone", "halting"].map(|run| fs::remove_file(data.path(run).join(name)).unwrap());
+        for run in ["alone", "halting"] {
+            fs::remove_file(data.path(run).join(name)).unwrap();
+        }
     }
     same(&data.path("halting"), &data.path("alone"));
     let history = fs::read_to_string(data.path("alone/history.csv")).unwrap();

@@ -37,9 +37,9 @@ pub fn run(args: &Args) -> Result<()> {
     CELLS.write(Path::new(&cells), IMAGES[1], 2)?;
     say("A DenseNet121 learns the textures from random weights. This stands for ImageNet.");
     let small = "--input-size 64 --momentum 0.9 --bn-momentum 0.9";
-    args.defrost(&format!("train {fabrics} --backbone densenet121 --weights random --epochs 8 --lr 0.05 {small} --out {pretrained}"))?;
+    args.defrost(&format!("train {fabrics} --backbone densenet121 --weights random --epochs 12 --lr 0.05 {small} --out {pretrained}"))?;
     say("Its backbone goes on to the shapes: once frozen, so that only the last layer learns, and once not.");
-    let from = format!("--backbones densenet121 --weights {pretrained}/best.safetensors --epochs 8 --lr 0.02 {small}");
+    let from = format!("--backbones densenet121 --weights {pretrained}/best.safetensors --epochs 16 --lr 0.02 {small}");
     args.defrost(&format!("compare {cells} {from} --out {compared}"))?;
     say("How good is the unfrozen one on images that it did not learn from?");
     args.defrost(&format!("evaluate {best} {cells} --subset val --split {split}"))?;

@@ -135,7 +135,9 @@ impl<D: Backend> Run<'_, D> {
     /// Epochs until the run is over or its time is up; in the second case, what there is of a model that is no epoch's.
     fn epochs(&mut self) -> Result<Option<Row>> {
         while !over(self.setup.settings, &self.at) {
+            let before = self.setup.features_seconds;
             self.setup.enter(self.at.epoch())?;
+            self.at.epoch_seconds += self.setup.features_seconds - before;
             if !self.train_epoch()? {
                 return self.leave();
             }
