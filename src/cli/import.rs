@@ -48,7 +48,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let classes = args.classes.as_deref().map(class_names).transpose()?.unwrap_or_default();
     let Args { backbone, preprocess, input_size, hidden, .. } = args;
-    let imported = import(&args.file, &args.out, &Options { classes, backbone, preprocess, input_size, hidden })?;
+    let imported = import(&args.file, &args.out, &Options { classes, backbone, preprocess, input_size, hidden, ..Options::default() })?;
     imported.notes.iter().for_each(|note| warn(note));
     print(&format!("{}\n{}\n", sentence(&imported), args.out.display()))
 }

@@ -33,6 +33,7 @@ mod subject;
 mod summary;
 mod train;
 mod train_lines;
+mod weights;
 mod workload;
 
 use crate::error::{Error, Result};
@@ -76,6 +77,7 @@ enum Command {
     Report(report::Args),
     Check(Box<check::Args>),
     Export(export::Args),
+    Weights(weights::Args),
     Summary(summary::Args),
     Bench(bench::Args),
     Profile(profile::Args),
@@ -125,6 +127,7 @@ fn execute(cli: Cli) -> Result<()> {
         Command::Report(args) => report::run(args),
         Command::Check(args) => check::run(*args),
         Command::Export(args) => export::run(args),
+        Command::Weights(args) => weights::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Explain(args) => explain::run(args),

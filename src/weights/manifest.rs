@@ -12,8 +12,8 @@ pub struct Official {
     pub url: String,
     /// MD5 of the whole file in hexadecimal, as Keras states it.
     pub md5: String,
-    /// Bytes, where known.
-    pub size: Option<u64>,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// The official files by backbone name.
@@ -31,6 +31,7 @@ mod tests {
         assert_eq!(official.keys().collect::<Vec<_>>(), ["densenet121", "inceptionv3", "vgg16", "xception"]);
         for o in official.values() {
             assert!(o.url.ends_with(&o.file) && o.file.ends_with("_notop.h5"), "{}", o.url);
+            assert!(o.size > 20 << 20 && o.size < 100 << 20);
             assert!(o.md5.len() == 32 && o.md5.chars().all(|c| c.is_ascii_hexdigit()), "{}", o.md5);
         }
     }

@@ -10,6 +10,8 @@
 //! Refused: numbers that are not finite (when written), any dtype but f32 and f64, and tensors that a model does not know.
 
 mod cache;
+pub mod digest;
+pub mod download;
 mod format;
 pub mod hdf5;
 mod init;
@@ -21,7 +23,7 @@ mod profile;
 mod save;
 pub mod torch;
 
-pub use cache::{folder, imagenet};
+pub use cache::{by_hand, folder, imagenet, keras_folder, model_path};
 pub use format::{Metadata, ModelFile, VERSION};
 pub use init::Draw;
 pub use manifest::{Official, official};

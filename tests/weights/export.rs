@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Writes a model of hashed weights.
-fn write_model(path: &Path, spec: &Spec, classes: &[&str], dtype: DType) {
+pub fn write_model(path: &Path, spec: &Spec, classes: &[&str], dtype: DType) {
     let graph = spec.build().unwrap().graph;
     let bytes = |name: &str, len: usize| -> Vec<u8> {
         let values = hashed(name, len).into_iter();

@@ -1,6 +1,7 @@
 //! Weights that come from and go to other programs.
 
 mod export;
+mod fetch;
 mod hdf5;
 mod import;
 mod torch;

@@ -7,6 +7,7 @@
 
 mod arrange;
 mod head;
+pub mod official;
 mod topology;
 mod torch;
 
@@ -37,6 +38,8 @@ pub struct Options {
     pub input_size: Option<usize>,
     /// Hidden layers of the head, where the file has no configuration.
     pub hidden: Vec<Hidden>,
+    /// What the model file is to say about where its weights are from, beside them; free of times, hosts and paths.
+    pub history: serde_json::Value,
 }
 
 /// What was imported.
@@ -166,7 +169,7 @@ impl<'l, 'f, 'a> Plan<'l, 'f, 'a> {
             Spec { size, hidden, preprocess, profile, features_only: classes.is_none(), ..Spec::new(backbone, classes.unwrap_or(0)) };
         layers.extend(rest);
         let binary = head.is_some_and(|h| h.binary);
-        Ok(Plan { metadata: metadata(&spec, &options.classes)?, model: spec.build()?, layers, binary, layout: found.layout, notes })
+        Ok(Plan { metadata: metadata(&spec, options)?, model: spec.build()?, layers, binary, layout: found.layout, notes })
     }
 
     /// Reads the weights and writes the model file: all parameters in graph order, then all moving statistics.
@@ -190,13 +193,14 @@ impl<'l, 'f, 'a> Plan<'l, 'f, 'a> {
 }
 
 /// What stands beside the weights of `spec`.
-fn metadata(spec: &Spec, classes: &[String]) -> Result<Metadata> {
+fn metadata(spec: &Spec, options: &Options) -> Result<Metadata> {
+    let classes = &options.classes;
     if let Some(wrong) = wrong_names((!spec.features_only).then_some(spec.classes), classes) {
         return Err(wrong);
     }
     Ok(Metadata {
         backbone: spec.backbone.name().into(),
-        classes: classes.to_vec(),
+        classes: classes.clone(),
         exif: false,
         hidden: spec.hidden.iter().map(Hidden::to_string).collect(),
         input_size: spec.size,
@@ -204,7 +208,7 @@ fn metadata(spec: &Spec, classes: &[String]) -> Result<Metadata> {
         preprocess: spec.preprocess.to_string(),
         profile: spec.profile,
         resize: "keras".into(),
-        training: serde_json::Value::Null,
+        training: options.history.clone(),
         version: VERSION,
     })
 }

@@ -37,7 +37,7 @@ pub fn import(path: &Path, out: &Path, options: &Options) -> Result<Imported> {
     let preprocess = profile.preprocess;
     let spec = Spec { profile, preprocess, features_only: classes.is_none(), ..Spec::new(backbone, classes.unwrap_or(0)) };
     let spec = Spec { size: options.input_size.unwrap_or(spec.size), ..spec };
-    let metadata = metadata(&spec, &options.classes)?;
+    let metadata = metadata(&spec, options)?;
     let model = spec.build()?;
     let weights = torch.convert(&model.graph)?;
     let bytes: HashMap<&str, &[u8]> = weights.iter().map(|w| (w.name.as_str(), bytemuck::cast_slice(&w.values))).collect();
