@@ -303,7 +303,7 @@ fn described(r: &serde_json::Value) -> String {
     let (text, number) = (|key: &str| r[key].as_str().unwrap_or("unknown"), |key: &str| r[key].as_u64().unwrap_or_default());
     let profile = &r["profile"];
     format!(
-        "{}: {}\n  {} tensors, {} numbers, {}; {} px, preprocess {}\n  batch norm epsilon {}{}{}{}\n  source  {} (MD5 {})\n  SHA-256 {}\n",
+        "{}: {}\n  {} tensors, {} numbers, {}; {} px, preprocess {}\n  batch norm epsilon {:e}{}{}{}\n  source  {} (MD5 {})\n  SHA-256 {}\n",
         text("backbone"),
         text("path"),
         grouped(number("tensors")),
@@ -311,7 +311,7 @@ fn described(r: &serde_json::Value) -> String {
         bytes(number("bytes")),
         number("input_size"),
         text("preprocess"),
-        profile["epsilon"],
+        profile["epsilon"].as_f64().unwrap_or_default(),
         if profile["gamma"] == true { "" } else { ", no gamma" },
         if profile["count_padding"] == true { ", average pools count padding" } else { "" },
         if profile["symmetric_pools"] == true { ", max pools pad alike" } else { "" },

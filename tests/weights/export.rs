@@ -11,11 +11,12 @@ use defrost::weights::{Entry, Metadata, ModelFile, Profile, VERSION, save};
 use serde_json::Value;
 use std::path::Path;
 
-/// Writes a model of hashed weights.
+/// Writes a model of hashed weights, variances around one.
 pub fn write_model(path: &Path, spec: &Spec, classes: &[&str], dtype: DType) {
     let graph = spec.build().unwrap().graph;
     let bytes = |name: &str, len: usize| -> Vec<u8> {
-        let values = hashed(name, len).into_iter();
+        let offset = if name.ends_with("variance") { 1.5 } else { 0.0 };
+        let values = hashed(name, len).into_iter().map(|x| x + offset);
         match dtype {
             DType::F64 => values.flat_map(f64::to_le_bytes).collect(),
             _ => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),
