@@ -1,10 +1,11 @@
 """Defrost held against Keras itself, on all four networks: prints a table and fails where a budget is exceeded.
 
-usage: keras-check.py --oracle keras_oracle.py --data DATA [--full] [--only PART,..] [--nets NET,..] [--work DIR]
+usage: keras-check.py --oracle keras_oracle.py --data DATA [--full] [--only PART,..] [--nets NET,..] [--flags "FLAG .."].. [--work DIR]
 
 PART: exact | f32 | pixels | split | files. DATA holds images/ and weights/. --full takes every update rule through every network in
-double precision, more batches, larger images, every file. Needs target/release/defrost and target/release/examples/feed, and
-pip install tensorflow-cpu keras h5py pillow safetensors.
+double precision, more batches, larger images, every file. --flags goes to every command of the f32 part; given several times, the
+part judges each (`--flags= --flags=--exact`: as it is, and by the direct algorithms alone). Needs target/release/defrost and
+target/release/examples/feed, and pip install tensorflow-cpu keras h5py pillow safetensors.
 
 A tensor's relative error is |ours - keras| / |keras|, Euclidean norms, taken of its change by a step.
 """
@@ -194,15 +195,19 @@ def exact(table, oracle, work, nets, full):
             table.judge(f"{net}, f64, {rule}: loss", np.max(np.abs(our_losses - losses) / np.abs(losses)), 1e-8)
 
 
-def f32(table, oracle, work, nets, full):
+def f32(table, oracle, work, nets, full, variants):
     """Single precision on the CPU; what Keras's own f32 differs from its f64 is the yardstick of training."""
     few = sample(oracle.images, work / "few", 8)
     for net in nets:
         size = 128 if full else SIZES[net][1]
         whole, ours = oracle.model(net, size, work)
-        inference(table, oracle, work, net, size, whole, ours, few)
-        one_step(table, oracle, work, net, size, whole, ours, range(1, 9 if full else 5))
-        ten_steps(table, oracle, work, net, size, whole, ours)
+        inference(table, oracle, work, net, size, whole, ours, few, variants)
+        one_step(table, oracle, work, net, size, whole, ours, range(1, 9 if full else 5), variants)
+        ten_steps(table, oracle, work, net, size, whole, ours, variants)
+
+
+def title(net, flags, what):
+    return f"{net}, {' '.join(['f32', *flags])}, {what}"
 
 
 def sample(images, to, per_class):
@@ -216,45 +221,51 @@ def sample(images, to, per_class):
     return to
 
 
-def inference(table, oracle, work, net, size, whole, ours, images):
+def inference(table, oracle, work, net, size, whole, ours, images, variants):
     for mode in ("backbone", "none"):
         out = work / "forward.safetensors"
         oracle.ask("forward", **{"model-file": whole, "images": images, "size": size, "batch": 8, "preprocess": mode, "out": out})
         with safe_open(out, "numpy") as f:
             meta, theirs = f.metadata(), f.get_tensor("probabilities")
-        answers = json.loads(defrost("predict", ours, images, "--preprocess", mode, "--json"))
-        answers = {os.path.relpath(a["path"], images): list(a["probabilities"].values()) for a in answers}
-        off = np.abs(np.array([answers[f] for f in json.loads(meta["files"])]) - theirs)
-        table.judge(f"{net}, f32, {size} px: probabilities of {len(theirs)} images, --preprocess {mode}", off.max(), 1e-4)
-        if mode == "backbone":
-            scores = json.loads(defrost("evaluate", ours, images, "--subset", "all", "--json"))
-            for what in ("loss", "accuracy"):
-                table.judge(f"{net}, f32, {size} px: evaluate, {what}", abs(scores[what] - float(meta[what])), 1e-4)
+        for flags in variants:
+            answers = json.loads(defrost("predict", ours, images, "--preprocess", mode, "--json", *flags))
+            answers = {os.path.relpath(a["path"], images): list(a["probabilities"].values()) for a in answers}
+            off = np.abs(np.array([answers[f] for f in json.loads(meta["files"])]) - theirs)
+            what = f"{size} px, --preprocess {mode}"
+            table.judge(title(net, flags, f"{what}: probabilities of {len(theirs)} PNG images"), off.max(), 1e-4)
+            scores = json.loads(defrost("evaluate", ours, images, "--subset", "all", "--preprocess", mode, "--json", *flags))
+            for score in ("loss", "accuracy"):
+                table.judge(title(net, flags, f"{what}: evaluate, {score}"), abs(scores[score] - float(meta[score])), 1e-4)
 
 
-def one_step(table, oracle, work, net, size, whole, ours, orders):
+def one_step(table, oracle, work, net, size, whole, ours, orders, variants):
     """Each tensor's change in one step of batch 8, root mean square over some batches: a single ReLU that rounds to the other side
     moves a gradient by more than all other rounding, in Keras as here, and one batch alone would be a lottery."""
     before = load_file(ours)
-    off = {"keras": [], "ours": []}
+    names, keras_off, our_off = list(before), [], [[] for _ in variants]
     for order in orders:
-        flags = {"size": size, "batch": 8, "steps": 1, "order-seed": order}
-        exact, rounded = (change(oracle.train(whole, work / "keras.safetensors", float64=f64, **flags)[1], before) for f64 in (True, False))
-        after = train(ours, oracle.images, work / f"{net} step", net, size, 8, 1, order=order)[1]
-        off["keras"].append(list(errors(rounded, exact).values()))
-        off["ours"].append(list(errors(change(after, before), exact).values()))
-    ours, theirs = (np.sqrt(np.mean(np.square(off[k]), axis=0)) for k in ("ours", "keras"))
-    what, names = f"{net}, f32, {size} px, {len(off['ours'])} batches: a tensor's change in one step", list(before)
-    table.judge(f"{what}, worst", ours.max(), 3 * theirs.max(), f"{names[ours.argmax()]}; Keras f32 {theirs.max():.1e}")
-    table.judge(f"{what}, median", np.median(ours), 3 * np.median(theirs), f"Keras f32 {np.median(theirs):.1e}")
+        ask = {"size": size, "batch": 8, "steps": 1, "order-seed": order}
+        exact, rounded = (change(oracle.train(whole, work / "keras.safetensors", float64=f64, **ask)[1], before) for f64 in (True, False))
+        keras_off.append(list(errors(rounded, exact).values()))
+        for flags, off in zip(variants, our_off):
+            after = train(ours, oracle.images, work / f"{net} step", net, size, 8, 1, *flags, order=order)[1]
+            off.append(list(errors(change(after, before), exact).values()))
+    mean = lambda off: np.sqrt(np.mean(np.square(off), axis=0))
+    theirs = mean(keras_off)
+    for flags, off in zip(variants, map(mean, our_off)):
+        what = title(net, flags, f"{size} px, {len(keras_off)} batches: a tensor's change in one step")
+        table.judge(f"{what}, worst", off.max(), 3 * theirs.max(), f"{names[off.argmax()]}; Keras f32 {theirs.max():.1e}")
+        table.judge(f"{what}, median", np.median(off), 3 * np.median(theirs), f"Keras f32 {np.median(theirs):.1e}")
 
 
-def ten_steps(table, oracle, work, net, size, whole, ours):
-    flags = dict(size=size, batch=8, steps=10, lr=TEN)
-    exact, rounded = (oracle.train(whole, work / "keras.safetensors", float64=f64, **flags)[0] for f64 in (True, False))
-    losses = train(ours, oracle.images, work / f"{net} ten", net, size, 8, 10, "--lr", TEN)[0]
-    yard, fall = np.abs(rounded - exact).max(), f"{exact[0]:.3f} to {exact[-1]:.3f}"
-    table.judge(f"{net}, f32, {size} px: losses of ten steps", np.abs(losses - exact).max(), 3 * max(yard, 1e-5), f"{fall}; Keras f32 {yard:.1e}")
+def ten_steps(table, oracle, work, net, size, whole, ours, variants):
+    ask = dict(size=size, batch=8, steps=10, lr=TEN)
+    exact, rounded = (oracle.train(whole, work / "keras.safetensors", float64=f64, **ask)[0] for f64 in (True, False))
+    yard, note = np.abs(rounded - exact).max(), f"{exact[0]:.3f} to {exact[-1]:.3f}"
+    for flags in variants:
+        losses = train(ours, oracle.images, work / f"{net} ten", net, size, 8, 10, "--lr", TEN, *flags)[0]
+        what = title(net, flags, f"{size} px: losses of ten steps")
+        table.judge(what, np.abs(losses - exact).max(), 3 * max(yard, 1e-5), f"{note}; Keras f32 {yard:.1e}")
 
 
 def feed(folder, size, out, share=0.2, seed=42):
@@ -329,7 +340,7 @@ def split(table, work, image):
 
 def files(table, work, data):
     """Real files of other networks: an import must end in an error that says which layer is not what it should be."""
-    for path in sorted((data / "weights/keras-files").glob("*.hdf5")):
+    for path in sorted(p for p in (data / "weights/keras-files").iterdir() if p.suffix in (".hdf5", ".h5", ".keras")):
         out = work / "refused.safetensors"
         said = defrost("import", path, "--out", out, code=2).strip().splitlines()
         refused = said and path.name in said[0] and "holds another network" in said[0] and not out.exists()
@@ -337,14 +348,18 @@ def files(table, work, data):
 
 
 def main():
+    global DEFROST
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--oracle", type=pathlib.Path, required=True)
     ap.add_argument("--data", type=pathlib.Path, required=True)
     ap.add_argument("--full", action="store_true")
     ap.add_argument("--only", default="exact,f32,pixels,split,files")
     ap.add_argument("--nets", default=",".join(SIZES))
+    ap.add_argument("--flags", action="append")
     ap.add_argument("--work", type=pathlib.Path)
+    ap.add_argument("--defrost", type=pathlib.Path, default=DEFROST)
     a = ap.parse_args()
+    DEFROST = a.defrost
     images = a.data / "images/breast-ultrasound-3"
     table, oracle, nets = Table(), Keras(a.oracle, images), a.nets.split(",")
     with tempfile.TemporaryDirectory() as scratch:
@@ -352,7 +367,7 @@ def main():
         work.mkdir(parents=True, exist_ok=True)
         parts = {
             "exact": lambda: exact(table, oracle, work, nets, a.full),
-            "f32": lambda: f32(table, oracle, work, nets, a.full),
+            "f32": lambda: f32(table, oracle, work, nets, a.full, [f.split() for f in a.flags or [""]]),
             "pixels": lambda: pixels(table, oracle, work, a.data, a.full),
             "split": lambda: split(table, work, next((images / "normal").iterdir())),
             "files": lambda: files(table, work, a.data),

@@ -34,6 +34,13 @@ NETWORKS = {
     "inceptionv3": (ka.InceptionV3, ka.inception_v3, 75),
     "densenet121": (ka.DenseNet121, ka.densenet, 32),
 }
+# Changes of a configuration that no shape of a weight tells: the k-th layer of a class, a setting, and what is to be said.
+CHANGES = {
+    "vgg16": ("MaxPooling2D", 3, {"strides": [1, 1]}, "strides [1, 1], expected [2, 2]"),
+    "xception": ("Conv2D", 0, {"strides": [1, 1]}, "strides [1, 1], expected [2, 2]"),
+    "inceptionv3": ("Conv2D", 1, {"padding": "same"}, "padding same, expected valid"),
+    "densenet121": ("Conv2D", 60, {"dilation_rate": [2, 2]}, "dilation rate [2, 2], expected [1, 1]"),
+}
 BUDGET = 1e-4
 CLASSES = ["normal", "polyp", "ulcer"]
 
@@ -78,6 +85,17 @@ def nested(base, *before):
     size = base.inputs[0].shape[1]
     tail = [layers.GlobalAveragePooling2D(), layers.Dense(16, activation="relu"), layers.Dense(len(CLASSES)), layers.Softmax()]
     return keras.Sequential([keras.Input((size, size, 3)), *before, base, *tail])
+
+
+def changed(name, base):
+    """The same weights in a network of the same shapes that computes something else; the changed layer; the words for it."""
+    kind, k, settings, words = CHANGES[name]
+    config = base.get_config()
+    layer = [l for l in config["layers"] if l["class_name"] == kind][k]
+    layer["config"].update(settings)
+    other = keras.Model.from_config(config)
+    other.set_weights(base.get_weights())
+    return flat(other), layer["config"]["name"], words
 
 
 def legacy(model, path):
@@ -228,6 +246,10 @@ def network(check, name):
     model.build((None, size, size, 3))
     model.save(at("max.h5"))
     check.refused(name, "global max pooling", at("max.h5"), "global_max_pooling2d", "GlobalMaxPooling2D")
+    model, layer, words = changed(name, base)
+    for file in ["changed.h5", "changed.keras"]:
+        model.save(at(file))
+        check.refused(name, f"other windows: {file}", at(file), layer, words)
     model = flat(base, act="sigmoid")
     model.save(at("multi.h5"))
     check.refused(name, "several sigmoids", at("multi.h5"), "sigmoid", "softmax")

@@ -84,9 +84,10 @@ pub trait Device: Sized {
     /// When the machine does not have that much.
     fn alloc(&self, bytes: usize) -> Result<Self::Memory>;
 
-    /// Makes `bytes` bytes of a file from `offset` on, little-endian numbers, the memory of an arena: a private map, so that
-    /// nothing is copied and nothing flows back. `None` on a device that cannot; the caller copies instead.
-    fn map(&self, _file: &std::fs::File, _offset: usize, _bytes: usize) -> Option<Self::Memory> {
+    /// Makes `bytes` bytes of a file from `offset` on, little-endian numbers, and zeros after them up to `size` bytes, the memory
+    /// of an arena: a private map, so that nothing is copied before it is written and nothing flows back. `None` on a device
+    /// that cannot; the caller copies instead.
+    fn map(&self, _file: &std::fs::File, _offset: usize, _bytes: usize, _size: usize) -> Option<Self::Memory> {
         None
     }
 

@@ -1,15 +1,12 @@
 //! Forward passes over many images: validation, `evaluate`, `predict`, cached features.
 
-use crate::base::DType;
 use crate::data::batches::Batches;
 use crate::data::dataset::Dataset;
 use crate::device::Arena;
 use crate::error::Result;
 use crate::exec::{Passes, Program, Session};
-use crate::ir::{Graph, Role};
 use crate::models::{Purpose, Spec};
 use crate::ops::Backend;
-use crate::weights::{Draw, ModelFile, Request, Source};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -110,39 +107,4 @@ impl<D: Backend> Inference<D> {
         }
         Ok(rows)
     }
-}
-
-/// Fills a session with the weights of a program: from a file, or all new. Returns what was kept, as a sentence.
-///
-/// # Errors
-/// When the file holds another network, or a tensor of it is missing or has the wrong shape.
-pub fn fill<D: Backend>(session: &mut Session<D>, program: &Program<D>, file: Option<(&ModelFile, Request)>, seed: u64) -> Result<String> {
-    session.reserve(program)?;
-    let graph: &Graph = program.graph();
-    let fresh = graph.params.iter().chain(&graph.states).map(|&v| match graph.role(v) {
-        Role::Param { init, .. } | Role::State { init } => (v, Source::New(init)),
-        _ => unreachable!("parameters and states have these roles"),
-    });
-    let (sources, sentence) = match file {
-        None => (fresh.collect(), "all weights are new".to_string()),
-        Some((file, request)) => {
-            let matched = file.match_graph(request)?;
-            (matched.sources, matched.sentence)
-        }
-    };
-    for (v, source) in sources {
-        let name = graph.name(v);
-        match source {
-            Source::File(tensor) => {
-                let wide: Vec<f64> = bytemuck::pod_collect_to_vec(&tensor.bytes_as(DType::F64));
-                session.set(program, name, &wide[..])?;
-            }
-            Source::New(init) => {
-                let draw = Draw::new(seed, name, init);
-                let values: Vec<f32> = (0..graph.ty(v).shape.len()).map(|i| draw.at(i)).collect();
-                session.set(program, name, &values[..])?;
-            }
-        }
-    }
-    Ok(sentence)
 }

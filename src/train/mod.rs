@@ -1,6 +1,6 @@
 //! Training: a graph with its backward pass and optimizer, a loop that emits events, and the files of a run.
 //!
-//! Reading order: [`step`] (one step as a graph), [`trainer`] (its programs), `collection` (its images), [`setup`] (what a run stands
+//! Reading order: [`step`] (one step as a graph), [`trainer`] (its programs), `fill` (its first weights), `collection` (its images), [`setup`] (what a run stands
 //! on), [`run`] (the loop), [`keep`] (what an epoch leaves), [`folder`] (the files),
 //! [`state`] and [`resume`] (a run taken up again); then [`opened`] (a model file in use) and [`gradcam`] (why it answers as it does).
 
@@ -9,6 +9,7 @@ mod collection;
 mod diverged;
 pub mod events;
 pub mod features;
+mod fill;
 mod find_rate;
 pub mod folder;
 mod foresight;
@@ -37,9 +38,10 @@ pub mod trainer;
 pub mod validation;
 
 pub use events::{Event, Listener};
+pub use fill::{Filled, fill};
 pub use find_rate::find_rate;
 pub use gradcam::GradCam;
-pub use inference::{Inference, fill};
+pub use inference::Inference;
 pub use opened::{Opened, Outputs};
 pub use run::{Resumed, Run, Summary, resume, train};
 pub use settings::Settings;

@@ -1,14 +1,14 @@
 //! A model file in use: what it says about itself, its weights on a device, and what comes out for pixels.
 
-use super::inference::{Inference, fill};
+use super::fill::fill;
+use super::inference::Inference;
 use crate::data::dataset::Options;
-use crate::device::Arena;
 use crate::error::{Error, Result};
-use crate::exec::{Program, Session};
+use crate::exec::Session;
 use crate::metrics::softmax;
 use crate::models::Spec;
 use crate::ops::Backend;
-use crate::weights::{Matched, Metadata, ModelFile, Request, Source};
+use crate::weights::{Metadata, ModelFile, Request, Source};
 
 /// A model that answers for images.
 pub struct Opened<D: Backend> {
@@ -83,11 +83,8 @@ impl<D: Backend> Opened<D> {
             let what = "does not fit the head that the file describes";
             return Err(Error::input(what).at(program.graph().name(*v)).at(file.tensors().path().display()));
         }
-        let mapped = map(&mut session, program, file, &matched);
-        if !mapped {
-            fill(&mut session, program, Some((file, request)), 0)?;
-        }
-        Ok(Opened { session, inference, classes: spec.classes, mapped })
+        let filled = fill(&mut session, program, Some((file, request)), 0)?;
+        Ok(Opened { session, inference, classes: spec.classes, mapped: filled.mapped })
     }
 
     /// Whether the weights are the file's own pages, and not a copy.
@@ -121,34 +118,4 @@ impl<D: Backend> Opened<D> {
         let program = self.inference.program(self.session.device(), images)?;
         self.session.get(program, name)
     }
-}
-
-/// Makes the file's pages the arenas of parameters and moving statistics. That works where the file is their image: all
-/// tensors in graph order without gaps, in the number type that the program runs in, from a multiple of 64 bytes on.
-fn map<D: Backend>(session: &mut Session<D>, program: &Program<D>, file: &ModelFile, matched: &Matched) -> bool {
-    let graph = program.graph();
-    let Some((_, Source::File(first))) = matched.sources.first() else { return false };
-    let mut end = first.offset;
-    for (v, source) in &matched.sources {
-        let Source::File(tensor) = source else { return false };
-        if tensor.offset != end || tensor.dtype != graph.ty(*v).dtype {
-            return false;
-        }
-        end += tensor.bytes.len();
-    }
-    let [params, states] = [Arena::Params, Arena::State].map(|arena| program.plan().bytes[arena.index()]);
-    if !first.offset.is_multiple_of(64) || first.offset + params + states != end {
-        return false;
-    }
-    let device = session.device();
-    let Some(memory) = device.map(file.tensors().file(), first.offset, params) else { return false };
-    let state = if states > 0 { device.map(file.tensors().file(), first.offset + params, states) } else { None };
-    if states > 0 && state.is_none() {
-        return false;
-    }
-    session.install(Arena::Params, memory);
-    if let Some(state) = state {
-        session.install(Arena::State, state);
-    }
-    true
 }

@@ -179,7 +179,7 @@ impl<D: Backend> Trainer<D> {
         let hidden: Vec<String> = self.spec.hidden.iter().map(ToString::to_string).collect();
         let (program, backbone) = (&self.programs[&Part::whole(batch).kind(batch)], self.spec.backbone.name());
         let request = Request { backbone, graph: program.graph(), hidden: &hidden, classes };
-        fill(&mut self.session, program, file.map(|f| (f, request)), u64::from(seed))
+        fill(&mut self.session, program, file.map(|f| (f, request)), u64::from(seed)).map(|filled| filled.sentence)
     }
 
     /// Goes on with the same weights and statistics, but another part of them standing still. The optimizer begins anew, as Keras's

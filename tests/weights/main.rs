@@ -4,6 +4,7 @@ mod export;
 mod fetch;
 mod hdf5;
 mod import;
+mod mapped;
 mod torch;
 
 use defrost::ir::Init;

@@ -1,10 +1,11 @@
 //! The fast CPU device: f32, AVX-512 / AVX2 / portable chosen at run time, threads fixed at start.
 //!
-//! Reading order: [`view`] (matrices in an arena), [`simd`] (one vector type per instruction set), [`pool`] (threads),
+//! Reading order: [`view`] (matrices in an arena), `mapping` (an arena that is a file's pages), [`simd`] (one vector type per instruction set), [`pool`] (threads),
 //! then the loops that several ops share: [`columns`] and [`tile`] (the innermost loops of convolution and matrix product).
 //! `unsafe` of the CPU device lives here and in the SIMD loops of the ops.
 
 pub mod columns;
+mod mapping;
 pub mod pool;
 pub mod simd;
 pub mod tile;
@@ -66,8 +67,8 @@ impl Device for Cpu {
         Memory::zeroed(bytes).map_err(|e| Error::machine(format!("{} MiB of memory are not to be had: {e}", bytes >> 20)).at("cpu"))
     }
 
-    fn map(&self, file: &std::fs::File, offset: usize, bytes: usize) -> Option<Memory> {
-        Memory::mapped(file, offset, bytes).ok().filter(|_| cfg!(target_endian = "little"))
+    fn map(&self, file: &std::fs::File, offset: usize, bytes: usize, size: usize) -> Option<Memory> {
+        Memory::mapped(file, offset, bytes, size).ok().filter(|_| cfg!(target_endian = "little"))
     }
 
     fn size(&self, memory: &Memory) -> usize {

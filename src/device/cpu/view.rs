@@ -4,65 +4,33 @@
 //! destination overlaps a source or another destination (but for an op that runs in place) is what the memory plan
 //! proves before any call is made. That proof is the safety argument of every access here.
 
+use super::mapping::Mapping;
 use crate::device::{Operand, Write};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
-use std::ptr::NonNull;
 
-/// One arena: zeroed pages from the allocator, or a private copy-on-write map of a file.
-pub enum Memory {
-    Owned {
-        start: NonNull<u8>,
-        bytes: usize,
-    },
-    /// A private map of the arena. Pages never written are shared with the file cache.
-    Mapped(memmap2::MmapMut),
-}
-
-// SAFETY: the memory is plain bytes owned by this value; all sharing between threads goes through `Src` and `Dst`.
-unsafe impl Send for Memory {}
-// SAFETY: as above; `&Memory` gives out raw views only.
-unsafe impl Sync for Memory {}
-
-/// Alignment of an arena: a page, so that large arenas come zeroed from the system and untouched pages cost nothing.
-const ALIGN: usize = 4096;
+/// One arena: zeroed pages, or a private copy-on-write map of a file.
+pub struct Memory(Mapping);
 
 impl Memory {
-    /// Zeroed memory.
+    /// Zeroed memory; a page costs nothing before it is touched.
     ///
     /// # Errors
-    /// When the allocator refuses, or the size is absurd.
-    pub fn zeroed(bytes: usize) -> Result<Self, String> {
-        if bytes == 0 {
-            return Ok(Memory::Owned { start: NonNull::dangling(), bytes });
-        }
-        let layout = Layout::from_size_align(bytes, ALIGN).map_err(|e| e.to_string())?;
-        // SAFETY: the layout has a size above zero.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or("the allocator refused")?;
-        Ok(Memory::Owned { start, bytes })
+    /// When the system has not that much.
+    pub fn zeroed(bytes: usize) -> std::io::Result<Self> {
+        Mapping::zeroed(bytes).map(Memory)
     }
 
-    /// A private map of `bytes` bytes of a file from `offset`, a multiple of four, on.
+    /// `bytes` bytes of a file from `offset` on, then zeros up to `size` bytes; pages never written stay the file cache's.
     ///
     /// # Errors
-    /// What the system says, and an offset at which floats are not aligned.
-    pub fn mapped(file: &std::fs::File, offset: usize, bytes: usize) -> std::io::Result<Self> {
-        if !offset.is_multiple_of(4) {
-            return Err(std::io::ErrorKind::InvalidInput.into());
-        }
-        // SAFETY: the map is private, and every pattern of bits is a float. Model files are replaced by renaming a finished
-        // file over them and never written in place, so the mapped inode keeps its contents; a foreign program that
-        // shortens the file meanwhile ends this process with SIGBUS, as with any mapped file.
-        let map = unsafe { memmap2::MmapOptions::new().offset(offset as u64).len(bytes).map_copy(file)? };
-        Ok(Memory::Mapped(map))
+    /// See [`Mapping::new`].
+    pub fn mapped(file: &std::fs::File, offset: usize, bytes: usize, size: usize) -> std::io::Result<Self> {
+        Mapping::new(file, offset, bytes, size).map(Memory)
     }
 
     /// Bytes of the arena.
     pub fn len(&self) -> usize {
-        match self {
-            Memory::Owned { bytes, .. } => *bytes,
-            Memory::Mapped(map) => map.len(),
-        }
+        self.0.len()
     }
 
     /// Whether the arena has no bytes.
@@ -71,11 +39,7 @@ impl Memory {
     }
 
     fn ptr(&self) -> *mut u8 {
-        match self {
-            Memory::Owned { start, .. } => start.as_ptr(),
-            // The map was opened writable and private; the constness of `as_ptr` is that of the borrow alone.
-            Memory::Mapped(map) => map.as_ptr().cast_mut(),
-        }
+        self.0.ptr()
     }
 
     /// The bytes, to be read by the host between runs.
@@ -114,17 +78,6 @@ impl Memory {
         let last = place.offset + 4 * (rows.saturating_sub(1) * place.pitch + cols);
         assert!(last <= self.len(), "an operand ends at byte {last} of an arena of {}", self.len());
         self.ptr().wrapping_add(place.offset).cast()
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if let Memory::Owned { start, bytes } = *self
-            && bytes > 0
-        {
-            // SAFETY: allocated in `zeroed` with this size and alignment, and freed once.
-            unsafe { dealloc(start.as_ptr(), Layout::from_size_align_unchecked(bytes, ALIGN)) }
-        }
     }
 }
 

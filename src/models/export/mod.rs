@@ -6,7 +6,7 @@
 //! Keras's cannot say it. The configuration is in the form of Keras 2, which Keras 3 reads too. Pixels are preprocessed
 //! outside of the model, unless asked for inside.
 
-mod nodes;
+pub(super) mod nodes;
 
 use super::model::Model;
 use crate::base::DType;

@@ -10,6 +10,7 @@ mod head;
 pub mod official;
 mod topology;
 mod torch;
+mod windows;
 
 use super::backbone::Backbone;
 use super::head::Hidden;

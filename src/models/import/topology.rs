@@ -1,8 +1,7 @@
 //! What a configuration says about the network, held against what this program computes.
 
-use super::super::layers::Kind;
 use super::super::model::Model;
-use super::Options;
+use super::{Options, windows};
 use crate::error::{Error, Result};
 use crate::ops::preprocess::Mode;
 use crate::weights::keras::{Config, ConfigLayer};
@@ -94,7 +93,7 @@ impl Topology {
             };
             read.map_err(|e| e.at(&layer.name))?;
         }
-        pools(&layers, body)?;
+        windows::check(&layers, body)?;
         found.epsilon = one_epsilon(&epsilons, body.spec.profile.epsilon)?;
         if !inert.is_empty() {
             notes.push(format!("left out, because they do nothing outside of training: {}", inert.join(", ")));
@@ -170,25 +169,20 @@ fn conventional(layer: &ConfigLayer) -> Result<()> {
     if order.is_some_and(|o| o == "channels_first" || o == "th") {
         return Err(Error::input("has channels first; only channels last is supported"));
     }
+    let axis = s["axis"].as_i64().or(s["axis"][0].as_i64()).or(s["concat_axis"].as_i64());
+    if let Some(axis) = axis.filter(|a| ![3, -1].contains(a)) {
+        return Err(Error::input(format!("works along axis {axis}, expected 3, the channels")));
+    }
+    // ReLU6 and leaky ones are ReLU layers too.
+    let bent = |key: &str| s[key].as_f64().or(s[key]["value"].as_f64()).is_some_and(|x| x != 0.0);
+    if layer.class == "ReLU" && (!s["max_value"].is_null() || bent("negative_slope") || bent("threshold")) {
+        return Err(Error::input("is a ReLU with a bound, a slope or a threshold, expected a plain one"));
+    }
     let act = activation_of(&s["activation"]);
     match act.as_str() {
         "relu" | "linear" => Ok(()),
         _ => Err(Error::input(format!("has activation {act:?}, expected relu"))),
     }
-}
-
-/// The number of pools and of poolings of each kind must be the network's.
-fn pools(layers: &[&ConfigLayer], body: &Model) -> Result<()> {
-    for (class, kind) in
-        [("MaxPooling2D", Kind::MaxPooling2D), ("AveragePooling2D", Kind::AveragePooling2D), ("ZeroPadding2D", Kind::ZeroPadding2D)]
-    {
-        let theirs = layers.iter().filter(|l| l.class == class).count();
-        let ours = body.layers.iter().filter(|l| l.kind == kind).count();
-        if theirs != ours {
-            return Err(Error::input(format!("the model has {theirs} {class} layers, {} has {ours}", body.spec.backbone)));
-        }
-    }
-    Ok(())
 }
 
 /// The one epsilon of all batch norm layers; the network's own where they only round it.
