@@ -4,7 +4,7 @@ usage: claim.py --oracle DIR --data DIR [--seeds 1,2,3] [--epochs 8] [--size 160
 
 InceptionV3 with the 2015 ImageNet parameters (inception2015.py) on hyperkvasir-5: 500 endoscopy frames of five classes, validation split
 0.2 with split seed 42, SGD at 0.01, batch 16. Keras (experiment_keras.py) and `defrost compare` take turns, seed by seed, so that what
-else the machine does meets both. A run that is done is kept in --work and not run again.
+else the machine does meets both. A run that is done is kept in --work and not run again; the page has what is done.
 """
 
 import argparse
@@ -45,6 +45,7 @@ class Claim:
             writer = csv.DictWriter(f, FIELDS)
             writer.writeheader()
             writer.writerows(self.rows)
+        self.a.out.write_text(self.page())
         print(",".join(row.values()), file=sys.stderr, flush=True)
 
     def has(self, program, start, freeze, seed):
@@ -153,7 +154,7 @@ def main():
     claim.keras("random", "frozen", seeds[0])
     claim.defrost_random(seeds[0])
     a.out.write_text(claim.page())
-    print(claim.page())
+    print(a.out.read_text())
 
 
 if __name__ == "__main__":
