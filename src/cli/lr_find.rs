@@ -16,11 +16,12 @@ use std::path::PathBuf;
 /// loss exceeds four times its lowest value. Nothing of that is kept: no run is begun, no model written.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  defrost lr-find photos --backbone densenet121 --weights random --input-size 128
-  defrost lr-find --config runs/1/config.toml --from 1e-5 --to 1 --steps 60 --out rates
+  defrost lr-find photos --backbone densenet121 --input-size 128
+  defrost lr-find --config runs/1/config.toml --from 1e-5 --to 1 --steps 60
 
-DIR then holds lr-find.csv (rate, loss, smoothed loss) and lr-find.svg. The suggested rate lies in the middle of the longest valley of
-the smoothed loss, as fastai suggests it; the steepest fall is marked as well.")]
+DIR then holds lr-find.csv (rate, loss, smoothed loss) and lr-find.svg. The
+suggested rate lies in the middle of the longest valley of the smoothed loss, as
+fastai suggests it; the steepest fall is marked as well.")]
 pub struct Args {
     /// The folder of class folders
     #[arg(value_name = "DATA")]

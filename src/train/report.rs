@@ -2,6 +2,7 @@
 
 use super::folder::Row;
 use super::gallery::{MISTAKES, explanations, shots};
+use super::opened::{images_of, spec_of};
 use super::record::Record;
 use super::settings::Settings;
 use crate::data::dataset::sha256_hex;
@@ -39,7 +40,7 @@ fn gather<D: Backend>(device: D, folder: &Path, data: &Path) -> Result<Report> {
     let (metrics, predictions) = measured(folder)?;
     let mistakes = predictions.as_ref().map(|p| p.mistakes(usize::MAX)).unwrap_or_default();
     let (explanations, explained_at) = match &predictions {
-        Some(predictions) => explanations(device, &model, predictions, data)?,
+        Some(predictions) => explanations(device, &model, &spec_of(&model)?, images_of(&model)?, predictions, data)?,
         None => Default::default(),
     };
     let counts = counts(&model.metadata().classes, &split_file::read(&folder.join("split.csv"))?);

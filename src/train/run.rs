@@ -47,6 +47,10 @@ pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &
     let (begun, logged) = (Instant::now(), Logged::new(settings, out, listener));
     let folder = Folder::new(out)?;
     let recorder = Recorder::new(out, &logged)?;
+    if folder.lies_in(&settings.data) {
+        let text = "RUN lies within DATA, where the next command takes it for a class and its pictures for images; name a folder beside it";
+        recorder.on(Event::Warning(text))?;
+    }
     let setup = Setup::new(device, settings, None, &recorder)?;
     Run { setup, folder, at: Position::default(), saved: Instant::now(), begun }.run()
 }
