@@ -70,13 +70,11 @@ impl Error {
             NotFound | PermissionDenied | InvalidInput | InvalidData | NotADirectory | IsADirectory => Kind::Input,
             _ => Kind::Machine,
         };
-        let error = Self::new(kind, cause.to_string()).at(path.as_ref().display());
-        match cause.kind() {
-            StorageFull | QuotaExceeded => {
-                error.advise("make room and try again; what was written before is whole (a run: defrost resume RUN)")
-            }
-            _ => error,
-        }
+        let what = match cause.kind() {
+            StorageFull | QuotaExceeded => format!("{cause}; make room and try again"),
+            _ => cause.to_string(),
+        };
+        Self::new(kind, what).at(path.as_ref().display())
     }
 
     /// Names where it happened: a layer, a file, a device. The innermost place is added first.
@@ -147,9 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_the_machines_and_comes_with_advice() {
+    fn a_full_disk_is_the_machines_and_says_what_to_do() {
         let e = Error::io("runs/1/last.safetensors", &std::io::ErrorKind::StorageFull.into());
-        assert!(e.exit_code() == 3 && e.to_string().contains("\n  make room"), "{e}");
+        assert!(e.exit_code() == 3 && e.to_string().contains("; make room and try again"), "{e}");
         assert_eq!(Error::io("x", &std::io::ErrorKind::NotFound.into()).exit_code(), 2);
     }
 }

@@ -67,7 +67,7 @@ pub fn run(args: Args) -> Result<()> {
     write("lr-find.csv", format!("lr,loss,smoothed\n{rows}"))?;
     let suggestion = sweep.suggestion();
     let marks = suggestion.map_or(vec![], |s| vec![(s.valley, "suggested:"), (s.steepest, "steepest fall:")]);
-    let title = format!("{}, {} frozen, batch {}", settings.backbone()?.title(), settings.freeze_in(1), settings.images_per_step());
+    let title = format!("{}, {}, batch {}", settings.backbone()?.title(), settings.freeze_in(1).words(), settings.images_per_step());
     write("lr-find.svg", report::rates(&title, &sweep.trials, &marks))?;
     progress.close();
     match suggestion {

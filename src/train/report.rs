@@ -9,7 +9,7 @@ use crate::data::dataset::sha256_hex;
 use crate::data::{csv, split_file};
 use crate::error::{Error, Result};
 use crate::metrics::{Metrics, Predictions};
-use crate::models::Backbone;
+use crate::models::{Backbone, Freeze};
 use crate::ops::Backend;
 use crate::report::{Report, grouped};
 use crate::weights::{ModelFile, replace_file};
@@ -102,14 +102,6 @@ fn title(backbone: Backbone, settings: &Settings) -> String {
     format!("{} on {folder}", backbone.title())
 }
 
-fn frozen(settings: &Settings) -> String {
-    match settings.freeze.as_str() {
-        "none" => "nothing frozen".into(),
-        "all" => "the backbone frozen".into(),
-        layer => format!("frozen up to {layer}"),
-    }
-}
-
 fn summary(
     backbone: Backbone,
     settings: &Settings,
@@ -128,7 +120,7 @@ fn summary(
         "{} at {} pixels, {}, trained for {epochs} on {images} images of {} classes.",
         backbone.title(),
         settings.input_size,
-        frozen(settings),
+        Freeze::from(&settings.freeze[..]).words(),
         counts.len()
     );
     let kept = best.map_or(String::new(), |epoch| match metrics {
@@ -156,7 +148,7 @@ fn facts(backbone: Backbone, settings: &Settings, record: &Record, model: &Model
     let facts = [
         ("backbone", backbone.title().to_string()),
         ("weights at the start", format!("{}: {}", settings.weights, record.weights).trim_end_matches(": ").to_string()),
-        ("frozen", frozen(settings)),
+        ("frozen", Freeze::from(&settings.freeze[..]).words()),
         ("parameters", counted(record.parameters)),
         ("trained", counted(record.trainable)),
         ("input", format!("{0} x {0} pixels, resize {1}, preprocess {2}", m.input_size, m.resize, m.preprocess)),

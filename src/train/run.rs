@@ -1,8 +1,9 @@
 //! A whole run: epochs of steps, validation after each, the best model kept, the state saved.
 
-use super::events::{Event, Listener, go_on};
+use super::events::{Event, Listener, go_on, patient};
 use super::features::Feed;
 use super::folder::{Folder, Row};
+use super::inference::Watch;
 use super::pace::{enough_steps, over};
 use super::position::{Position, Running};
 use super::record::Recorder;
@@ -217,7 +218,8 @@ impl<D: Backend> Run<'_, D> {
             Some(features) => trainer.head(&features.of(&indices))?,
             None => {
                 let mut tell = |done| listener.on(Event::Validating { done, total }).and_then(|()| go_on(*listener));
-                trainer.logits(data, &indices, settings.val_batch_size, &mut tell)?
+                let watch = Watch { go_on: &|| patient(*listener), progress: &mut tell };
+                trainer.logits(data, &indices, settings.val_batch_size, watch)?
             }
         };
         Ok(Some(Validation::new(&self.setup.data, self.setup.groups.as_deref(), &indices, &logits)))
