@@ -70,7 +70,11 @@ impl Error {
             NotFound | PermissionDenied | InvalidInput | InvalidData | NotADirectory | IsADirectory => Kind::Input,
             _ => Kind::Machine,
         };
-        Self::new(kind, cause.to_string()).at(path.as_ref().display())
+        let what = match cause.kind() {
+            StorageFull | QuotaExceeded => format!("{cause}; make room and try again"),
+            _ => cause.to_string(),
+        };
+        Self::new(kind, what).at(path.as_ref().display())
     }
 
     /// Names where it happened: a layer, a file, a device. The innermost place is added first.
@@ -138,5 +142,12 @@ mod tests {
         let e = Error::input("input has 128 channels, the filter expects 64").at("block3_conv1").at("vgg16").advise("check --weights");
         assert_eq!(e.to_string(), "vgg16: block3_conv1: input has 128 channels, the filter expects 64\n  check --weights");
         assert_eq!(e.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_full_disk_is_the_machines_and_says_what_to_do() {
+        let e = Error::io("runs/1/last.safetensors", &std::io::ErrorKind::StorageFull.into());
+        assert!(e.exit_code() == 3 && e.to_string().contains("; make room and try again"), "{e}");
+        assert_eq!(Error::io("x", &std::io::ErrorKind::NotFound.into()).exit_code(), 2);
     }
 }

@@ -76,6 +76,10 @@ fn a_backbone_that_does_not_exist_is_refused_with_the_four_that_do() {
 #[test]
 fn wrong_usage_is_refused_and_names_the_cause() {
     assert!(refusal(&["bench"], 2).contains("--backbone"));
+    let train = |more: &[&str]| refusal(&[&["train", "photos", "--backbone", "vgg16", "--out", "run"], more].concat(), 2);
+    assert!(train(&["--lr", "-1"]).contains("--lr: -1 is not a positive number"));
+    // Before anything is looked for on the disk.
+    assert!(train(&["--input-size", "8"]).contains("VGG16 needs at least 32 pixels"));
     assert!(refusal(&["bench", "--backbone", "vgg16", "--batch-size", "0"], 2).contains("at least 1"));
     assert!(refusal(&["bench", "--backbone", "vgg16", "--input-size", "16"], 2).contains("at least 32"));
     assert!(refusal(&["bench", "--backbone", "vgg16", "--input-size", "32", "--precision", "bf16"], 2).contains("f32"));

@@ -67,7 +67,7 @@ fn layers_and_parameters_are_counted_as_keras_counts_them() {
         // Global average pooling is ours, not the backbone's.
         assert_eq!((model.layers.len() - 1, model.parameters(), model.trainable()), (layers, parameters, trainable), "{backbone}");
         assert_eq!(model.graph.output("features").map(|v| dims(&model.graph, v)), Some(format!("1x{}", backbone.channels())));
-        assert!(model.layer(backbone.cam_layer()).is_some());
+        assert!(backbone.cam_layers().into_iter().all(|layer| model.layer(layer).is_some()));
     }
 }
 
@@ -113,7 +113,7 @@ fn every_graph_passes_the_checker() {
             train(backbone),
             Spec { freeze: Freeze::All, ..train(backbone) },
             Spec { batch_norm: BatchNorm::Moving, ..train(backbone) },
-            Spec { freeze: Freeze::Layer(backbone.cam_layer().into()), ..train(backbone) },
+            Spec { freeze: Freeze::Layer(backbone.cam_layers()[0].into()), ..train(backbone) },
             Spec { from_features: true, ..train(backbone) },
         ] {
             let model = spec.build().unwrap();

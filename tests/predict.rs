@@ -389,7 +389,7 @@ fn heat_maps_are_written_for_each_image_and_class() {
     let all = ["data", "--gradcam", "all", "--gradcam-class", "all"];
     let other = ["data/a/1.png", "--gradcam", "other", "--gradcam-class", "b", "--gradcam-layer", "block4_conv1"];
     let told = f.stderr(&[&["predict", "m.safetensors"], &one[..]].concat(), 0);
-    assert!(told.starts_with("1 heat map in one (Grad-CAM at block5_conv3, 2 x 2 places"), "{told}");
+    assert!(told.starts_with("1 heat map in one (Grad-CAM at block4_conv3, 4 x 4 places"), "{told}");
     f.stderr(&[&["predict", "m.safetensors"], &all[..]].concat(), 0);
     f.stderr(&[&["predict", "m.safetensors"], &other[..]].concat(), 0);
     let bytes = |name: &str| std::fs::read(f.at(name)).unwrap();
@@ -431,4 +431,28 @@ fn heat_maps_that_cannot_be_made_are_refused_or_named() {
     let again = f.json(&["predict", "m.safetensors", overlay, "data/a/1.png", "--json", "--gradcam", "heat"], 0);
     assert!(again[1]["gradcam"][0].as_str().unwrap().starts_with("heat/1-2."), "{again}");
     assert!(std::fs::read(f.at(overlay)).unwrap() == before);
+}
+
+/// A JPEG of 48 x 40 pixels that says it lies on its side (EXIF orientation 6).
+fn write_turned(path: &Path) {
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    let pixels = image::RgbImage::from_fn(48, 40, |x, y| image::Rgb([(x * 5) as u8, (y * 6) as u8, 90]));
+    pixels.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+    // APP1: Exif, a little-endian TIFF with one entry, tag 0x112 (orientation), a short.
+    let tiff = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let app1 = [&[0xff, 0xe1, 0, tiff.len() as u8 + 2], &tiff[..]].concat();
+    let jpeg = jpeg.into_inner();
+    std::fs::write(path, [&jpeg[..2], &app1, &jpeg[2..]].concat()).unwrap();
+}
+
+#[test]
+fn the_orientation_can_be_overridden_with_a_warning() {
+    let f = Folder::new("exif");
+    write_turned(&f.at("t.jpg"));
+    let of = |flags: &[&str]| probabilities(&f.json(&[&["predict", "m.safetensors", "t.jpg", "--json"], flags].concat(), 0)[0]);
+    assert!(of(&[]) == of(&["--no-exif"]) && of(&[]) != of(&["--exif"]));
+    let said = |flags: &[&str]| f.stderr(&[&["evaluate", "m.safetensors", "data"], flags].concat(), 0);
+    assert!(said(&["--exif"]).contains("the model says --exif off; it is now fed with on"));
+    assert!(!said(&["--no-exif"]).contains("warning"));
+    f.stderr(&["predict", "m.safetensors", "t.jpg", "--exif", "--no-exif"], 2);
 }

@@ -410,7 +410,7 @@ fn bad_images_stop_a_run_or_are_left_out() {
     let text = said(&output);
     ok(output);
     assert!(
-        text.contains("2 images cannot be read and left out (first: lying/b.jpg)") && text.contains("images: 16 to train, 4 to"),
+        text.contains("2 images that cannot be read, left out (first: lying/b.jpg)") && text.contains("images: 16 to train, 4 to"),
         "{text}"
     );
     // The others are split as if those had never been there.

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   defrost compare photos --backbones all --epochs 8 --out runs/compare
-  defrost compare photos --backbones vgg16,densenet121 --input-size 128 --out runs/small
+  defrost compare photos --backbones vgg16,densenet121 --input-size 128 --out r
 
---out is a folder with one run per row, results.csv, compare.svg and compare.html. The same command goes on where it was stopped.")]
+--out is a folder with one run per row, results.csv, compare.svg and
+compare.html. The same command goes on where it was stopped.")]
 pub struct Args {
     /// The folder of class folders
     #[arg(value_name = "DATA")]

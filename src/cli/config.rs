@@ -148,7 +148,13 @@ impl File {
 
     /// What was wrong with a value: the parser names the key on a line of its own.
     fn wrong_value(&self, e: &toml::de::Error) -> Error {
-        let error = Error::input(e.message().to_string());
+        let plain = [
+            ("expected f64", "expected a number"),
+            ("expected usize", "expected a whole number"),
+            ("expected u32", "expected a whole number"),
+        ];
+        let message = plain.iter().fold(e.message().to_string(), |text, (types, words)| text.replace(types, words));
+        let error = Error::input(message);
         let text = e.to_string();
         let key = text.lines().find_map(|l| l.strip_prefix("in `")).map(|k| k.trim_end_matches('`').to_string());
         key.map_or(error.clone(), |key| self.at(&key, error.at(&key)))

@@ -31,6 +31,7 @@ impl std::fmt::Display for Name {
 }
 
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Machine")]
 pub struct DeviceArgs {
     /// Where to compute
     #[arg(long, value_name = "DEVICE", value_enum, default_value_t = Name::Auto, hide_possible_values = false)]

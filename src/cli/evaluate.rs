@@ -97,7 +97,8 @@ pub fn run(args: Args) -> Result<()> {
         replace_file(path, |file| file.write_all(found.to_csv().as_bytes()))?;
     }
     if let Some(folder) = &args.out {
-        let results = Results { model: &args.model.model, data: &args.data, file: &file, found: &found, metrics: &metrics, warnings };
+        let (model, data) = (&args.model.model, &args.data);
+        let results = Results { model, data, file: &file, spec: &spec, images, found: &found, metrics: &metrics, warnings };
         on_device!(args.model.device.open()?, d => results.write(d, folder))?;
     }
     if args.json { output::json(&metrics) } else { output::print(&text(&metrics)) }

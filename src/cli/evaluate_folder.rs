@@ -1,8 +1,9 @@
 //! What `defrost evaluate --out` leaves: numbers, figures and a report of a test set.
 
-use crate::data::dataset::sha256_hex;
+use crate::data::dataset::{Options, sha256_hex};
 use crate::error::{Error, Result};
 use crate::metrics::{Metrics, Predictions};
+use crate::models::Spec;
 use crate::ops::Backend;
 use crate::report::{self, Report, grouped};
 use crate::train::gallery::{MISTAKES, explanations, shots};
@@ -14,6 +15,9 @@ pub struct Results<'a> {
     pub model: &'a Path,
     pub data: &'a Path,
     pub file: &'a ModelFile,
+    /// How the model was fed, which may be otherwise than its file says.
+    pub spec: &'a Spec,
+    pub images: Options,
     pub found: &'a Predictions,
     pub metrics: &'a Metrics,
     pub warnings: Vec<String>,
@@ -41,16 +45,17 @@ impl Results<'_> {
     }
 
     fn report<D: Backend>(&self, device: D) -> Result<Report> {
-        let (m, name) = (self.file.metadata(), |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned());
+        let (spec, images, name) =
+            (self.spec, self.images, |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned());
         let mistakes = self.found.mistakes(usize::MAX);
-        let (explanations, explained_at) = explanations(device, self.file, self.found, self.data)?;
-        let backbone: crate::models::Backbone = m.backbone.parse()?;
+        let (explanations, explained_at) = explanations(device, self.file, spec, images, self.found, self.data)?;
+        let backbone = spec.backbone;
         let hash = std::fs::read(self.model).map_err(|e| Error::io(self.model, &e))?;
         let facts = [
             ("model", self.model.display().to_string()),
             ("SHA-256", sha256_hex(&hash)),
             ("backbone", backbone.title().to_string()),
-            ("input", format!("{0} x {0} pixels, resize {1}, preprocess {2}", m.input_size, m.resize, m.preprocess)),
+            ("input", format!("{0} x {0} pixels, resize {1}, preprocess {2}", images.size, images.resize, spec.preprocess)),
             ("images", self.data.display().to_string()),
             ("Defrost", env!("CARGO_PKG_VERSION").to_string()),
         ];
@@ -61,7 +66,7 @@ impl Results<'_> {
             metrics: Some(self.metrics.clone()),
             measured: "images".into(),
             mistaken: mistakes.len(),
-            mistakes: shots(&mistakes[..mistakes.len().min(MISTAKES)], self.data, m.exif)?,
+            mistakes: shots(&mistakes[..mistakes.len().min(MISTAKES)], self.data, images.exif)?,
             explanations,
             explained_at,
             facts: facts.map(|(name, value)| (name.to_string(), value)).to_vec(),

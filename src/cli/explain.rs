@@ -35,7 +35,7 @@ const CLASSES: usize = 2;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  defrost explain vgg16\n  defrost explain vgg16 --layer block1_conv1 --grad\n  \
                         defrost explain densenet121 --dump --stop-after plan | less\n  \
-                        defrost explain runs/polyps/best.safetensors --image scan.png --class all --out heat/")]
+                        defrost explain best.safetensors --image scan.png --class all --out heat/")]
 pub struct Args {
     /// vgg16, xception, inceptionv3, densenet121, or a .safetensors file
     #[arg(value_name = "BACKBONE|MODEL")]

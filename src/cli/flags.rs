@@ -117,6 +117,9 @@ struct Images {
     /// The folder of pixel caches [default: defrost/pixels in the user's cache folder]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
+    /// GiB that pixel caches may take together; those used longest ago go first, 0 keeps all [default: 50]
+    #[arg(long, value_name = "GIB")]
+    cache_limit: Option<f64>,
 }
 
 #[derive(clap::Args, Serialize)]

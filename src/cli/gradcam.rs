@@ -10,7 +10,7 @@ use crate::models::{Spec, did_you_mean};
 use crate::ops::Backend;
 use crate::report::{captioned, picture};
 use crate::train::GradCam;
-use crate::train::gradcam::{Cam, Explained, plane_of};
+use crate::train::gradcam::{Cam, Explained, PLACES, plane_of};
 use crate::weights::replace_file;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
@@ -18,9 +18,6 @@ use rayon::prelude::*;
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// A map with fewer places across hardly tells where it is hot.
-const COARSE: usize = 5;
 
 /// Which classes of an image are explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +135,7 @@ impl<D: Backend> Overlays<D> {
     pub fn report(&self, written: usize) {
         let [height, width] = self.cam.plane();
         let what = format!("Grad-CAM at {}, {width} x {height} places", self.cam.layer());
-        let finer = if width < COARSE { "; an earlier layer is finer" } else { "" };
+        let finer = if width < PLACES { "; an earlier layer is finer" } else { "" };
         let maps = if written == 1 { "heat map" } else { "heat maps" };
         eprintln!("{written} {maps} in {} ({what}{finer})", self.drawing.folder.display());
     }

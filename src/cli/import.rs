@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 /// told apart by content. The head is kept. The result is what train --weights, evaluate, predict and summary take.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  defrost import my_model.h5 --classes classes.txt --preprocess none --out my_model.safetensors
-  defrost import vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 --out vgg16.safetensors")]
+  defrost import my_model.h5 --classes classes.txt --out my_model.safetensors
+  defrost import article.h5 --preprocess none --out article.safetensors
+  defrost import vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5 \\
+      --out vgg16.safetensors")]
 pub struct Args {
     /// The file to read
     #[arg(value_name = "FILE")]

@@ -16,11 +16,12 @@ use std::path::PathBuf;
 /// loss exceeds four times its lowest value. Nothing of that is kept: no run is begun, no model written.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  defrost lr-find photos --backbone densenet121 --weights random --input-size 128
-  defrost lr-find --config runs/1/config.toml --from 1e-5 --to 1 --steps 60 --out rates
+  defrost lr-find photos --backbone densenet121 --input-size 128
+  defrost lr-find --config runs/1/config.toml --from 1e-5 --to 1 --steps 60
 
-DIR then holds lr-find.csv (rate, loss, smoothed loss) and lr-find.svg. The suggested rate lies in the middle of the longest valley of
-the smoothed loss, as fastai suggests it; the steepest fall is marked as well.")]
+DIR then holds lr-find.csv (rate, loss, smoothed loss) and lr-find.svg. The
+suggested rate lies in the middle of the longest valley of the smoothed loss, as
+fastai suggests it; the steepest fall is marked as well.")]
 pub struct Args {
     /// The folder of class folders
     #[arg(value_name = "DATA")]
@@ -66,7 +67,7 @@ pub fn run(args: Args) -> Result<()> {
     write("lr-find.csv", format!("lr,loss,smoothed\n{rows}"))?;
     let suggestion = sweep.suggestion();
     let marks = suggestion.map_or(vec![], |s| vec![(s.valley, "suggested:"), (s.steepest, "steepest fall:")]);
-    let title = format!("{}, {} frozen, batch {}", settings.backbone()?.title(), settings.freeze_in(1), settings.images_per_step());
+    let title = format!("{}, {}, batch {}", settings.backbone()?.title(), settings.freeze_in(1).words(), settings.images_per_step());
     write("lr-find.svg", report::rates(&title, &sweep.trials, &marks))?;
     progress.close();
     match suggestion {

@@ -43,14 +43,16 @@ use std::path::Path;
 
 const EXAMPLES: &str = "\
 Examples:
-  defrost demo                                                    the whole job on drawn images
-  defrost check photos                                            photos/CLASS/IMAGE.jpg, one folder per class
-  defrost train photos --backbone vgg16 --weights random --out r1
-  defrost summary xception                                        its layers, by the names that --freeze takes
-  defrost explain vgg16 --layer block1_conv1 --grad               a layer's forward and backward pass
-  defrost selftest                                                is every operation right on this machine?
+  defrost demo                           the whole job on drawn images
+  defrost check photos                   photos/CLASS/IMAGE.jpg, a folder per class
+  defrost train photos --backbone vgg16 --weights random --out runs/first
+  defrost summary xception               its layers, which --freeze may name
+  defrost explain vgg16 --layer block1_conv1 --grad
+                                         a layer's forward and backward pass
+  defrost selftest                       is every operation right here?
 
-`defrost COMMAND --help` explains one command. Exit codes: 0 done, 1 done in part, 2 wrong input, 3 the machine could not,
+`defrost COMMAND --help` explains one command.
+Exit codes: 0 done, 1 done in part, 2 wrong input, 3 the machine could not,
 130 interrupted.";
 
 /// Fine-tunes ImageNet backbones on a folder of images
@@ -59,6 +61,7 @@ Examples:
 /// its kernels are part of the program.
 #[derive(Parser)]
 #[command(name = "defrost", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(allow_negative_numbers = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -145,5 +148,16 @@ mod tests {
     #[test]
     fn the_commands_do_not_contradict_each_other() {
         super::Cli::command().debug_assert();
+    }
+
+    /// Examples are not wrapped at a word but where the terminal ends.
+    #[test]
+    fn examples_fit_a_terminal_of_eighty_columns() {
+        let program = super::Cli::command();
+        for command in program.get_subcommands().chain([&program]) {
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let wide: Vec<&str> = examples.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{}: {wide:#?}", command.get_name());
+        }
     }
 }

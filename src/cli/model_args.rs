@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::models::Spec;
 use crate::train::opened::{images_of, spec_of};
 use crate::weights::{ModelFile, Preprocess};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -29,6 +29,12 @@ pub struct ModelArgs {
     /// keras, nearest or antialias, instead of what the model was trained with
     #[arg(long, value_name = "HOW", help_heading = "Feeding")]
     resize: Option<Resize>,
+    /// Turn images by their EXIF orientation, whether or not the model was trained so
+    #[arg(long, conflicts_with = "no_exif", help_heading = "Feeding")]
+    exif: bool,
+    /// Leave images as they lie in their files, whether or not the model was trained so
+    #[arg(long, help_heading = "Feeding")]
+    no_exif: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -43,7 +49,7 @@ pub struct Ready {
 impl ModelArgs {
     /// A model fed as it says itself, but for the size of the images; at most 8 at a time.
     pub fn of(model: PathBuf, input_size: Option<usize>, device: DeviceArgs, images: usize) -> Self {
-        ModelArgs { model, batch_size: images.clamp(1, 8), input_size, preprocess: None, resize: None, device }
+        ModelArgs { model, batch_size: images.clamp(1, 8), input_size, preprocess: None, resize: None, exif: false, no_exif: false, device }
     }
 
     /// Reads the model file; warns of each flag that contradicts it.
@@ -72,6 +78,11 @@ impl ModelArgs {
             contradict("--resize", &images.resize, &resize);
             images.resize = resize;
         }
+        if self.exif || self.no_exif {
+            let word = |on| if on { "on" } else { "off" };
+            contradict("--exif", &word(images.exif), &word(self.exif));
+            images.exif = self.exif;
+        }
         spec.backbone.check_size(spec.size)?;
         Ok(Ready { file, spec, images })
     }
@@ -84,9 +95,13 @@ impl ModelArgs {
 
 /// A bar on stderr that counts images; nothing where stderr is not a terminal or `show` is false.
 pub fn counter(images: usize, show: bool) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} images  {per_sec}  {eta} left");
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| _ = write!(out, "{:.1} images/s", state.per_sec());
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len}  {rate}  {eta} left");
     match show {
-        true => ProgressBar::new(images as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())),
+        true => {
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate);
+            ProgressBar::new(images as u64).with_style(style)
+        }
         false => ProgressBar::hidden(),
     }
 }

@@ -10,6 +10,7 @@ use crate::data::stream::{Facts, Portion, Stream};
 use crate::error::{Error, Result};
 use crate::metrics::argmax;
 use crate::ops::Backend;
+use crate::report::columns;
 use crate::train::{GradCam, Opened};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -42,7 +43,7 @@ pub struct Args {
     /// The class to look for: predicted (each image's own), all (one heat map each), or a name
     #[arg(long, value_name = "CLASS", default_value = "predicted", requires = "gradcam", help_heading = "Grad-CAM")]
     gradcam_class: String,
-    /// The layer to look at, by the name that `summary` prints [default: the last feature maps]
+    /// The layer to look at, by the name that `summary` prints [default: the last feature maps with 4 x 4 places]
     #[arg(long, value_name = "LAYER", requires = "gradcam", help_heading = "Grad-CAM")]
     gradcam_layer: Option<String>,
 }
@@ -157,7 +158,7 @@ struct Printer {
 
 impl Printer {
     fn new(form: Form, names: Vec<String>, classes: Vec<String>) -> Self {
-        let widths = [&names, &classes].map(|texts| texts.iter().map(|t| t.chars().count()).max().unwrap_or(0));
+        let widths = [&names, &classes].map(|texts| texts.iter().map(|t| columns(t)).max().unwrap_or(0));
         Printer { form, names, classes, done: 0, failed: 0, overlays: 0, clipped: Clipped::default(), widths }
     }
 
@@ -182,7 +183,10 @@ impl Printer {
         self.clipped.note(path, facts);
         let (class, probability) = (&self.classes[best], row[best]);
         let text = match self.form {
-            Form::Text => format!("{path:0$}  {class:1$}  {probability:.4}\n", self.widths[0], self.widths[1]),
+            Form::Text => {
+                let [path, class] = [(path, 0), (class, 1)].map(|(text, i)| text.clone() + &" ".repeat(self.widths[i] - columns(text)));
+                format!("{path}  {class}  {probability:.4}\n")
+            }
             Form::Json => self.item(&Record { path, best, classes: &self.classes, row, written }),
             Form::Csv => {
                 let numbers = [probability].iter().chain(row).map(f64::to_string).collect::<Vec<_>>();
@@ -198,7 +202,7 @@ impl Printer {
     fn failure(&mut self, error: &Error) -> String {
         let path = &self.names[self.done];
         let text = match self.form {
-            Form::Json => self.item(&serde_json::json!({"path": path, "error": error.what()})),
+            Form::Json => self.item(&Failure { path, error: error.what() }),
             _ => {
                 output::warn(&format!("{path}: {}", error.what()));
                 String::new()
@@ -214,6 +218,13 @@ impl Printer {
         let comma = if self.done == 0 { "" } else { "," };
         format!("{comma}\n  {}", serde_json::to_string(record).expect("texts and finite numbers are JSON"))
     }
+}
+
+/// The record of an image that failed.
+#[derive(Serialize)]
+struct Failure<'a> {
+    path: &'a str,
+    error: &'a str,
 }
 
 /// `{path, class, probability, probabilities}`, classes in the model's order, and the paths of heat maps as `gradcam`.

@@ -17,7 +17,7 @@ use serde::Serialize;
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  defrost profile densenet121 --mode train\n  defrost profile vgg16 --mode infer --batch-size 1 --top 10\n\n\
-                        Operands that still lie in a cache can be read faster than memory, so a share may exceed 100%."
+                        Operands that still lie in a cache can be read faster than memory, so a share\nmay exceed 100%."
 )]
 pub struct Args {
     /// vgg16, xception, inceptionv3 or densenet121

@@ -11,11 +11,14 @@ use std::path::PathBuf;
 /// Fine-tune a backbone on a folder of class folders
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  defrost train photos --backbone densenet121 --weights random --input-size 128 --out runs/1
-  defrost train photos --backbone densenet121 --weights runs/1/best.safetensors --freeze all --out runs/2
+  defrost train photos --backbone densenet121 --out runs/1
+  defrost train photos --backbone densenet121 --freeze all --out runs/2
+  defrost train photos --backbone vgg16 --weights random --input-size 64 --out r
   defrost train --config runs/1/config.toml --out runs/again
 
-RUN then holds the best and the last model, history.csv, steps.csv, split.csv, config.toml, and of the best model\nmetrics.json, predictions_val.csv, confusion.svg, reliability.svg and curves.svg.")]
+RUN then holds report.html, the best and the last model, history.csv,
+steps.csv, split.csv, check.json, config.toml, curves.svg, and of the best model
+metrics.json, predictions_val.csv, confusion.svg and reliability.svg.")]
 pub struct Args {
     /// The folder of class folders
     #[arg(value_name = "DATA")]

@@ -90,6 +90,8 @@ pub struct Dataset {
     store: Store,
     /// The place of each image in the store; bad files leave gaps.
     places: Vec<usize>,
+    /// What was done to hold them, in sentences.
+    pub notes: Vec<String>,
 }
 
 impl Deref for Dataset {
@@ -129,8 +131,8 @@ impl Dataset {
         load::load(chosen.as_ref().unwrap_or(listing), &how, &|_, done, total| progress(done, total))
     }
 
-    pub(super) fn new(catalog: Catalog, options: Options, store: Store, places: Vec<usize>) -> Dataset {
-        Dataset { catalog, options, store, places }
+    pub(super) fn new(catalog: Catalog, options: Options, store: Store, places: Vec<usize>, notes: Vec<String>) -> Dataset {
+        Dataset { catalog, options, store, places, notes }
     }
 
     /// How it was made.

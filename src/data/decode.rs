@@ -208,7 +208,9 @@ fn reason(e: ImageError) -> Error {
         }
         other => other.to_string(),
     };
-    Error::input(format!("damaged or unusual: {}", text.trim().trim_matches('"')))
+    // Structures and bytes that a decoder prints for its own developers.
+    let text = if text.contains(['{', '\u{fffd}']) { "its parts are not in order" } else { text.trim().trim_matches('"') };
+    Error::input(format!("damaged or unusual: {text}"))
 }
 
 #[cfg(test)]

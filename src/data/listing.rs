@@ -4,7 +4,7 @@
 //! as one string, and the names in each folder sorted. The order matters: the seeded split shuffles this very list.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,12 @@ use crate::error::{Error, Result};
 
 /// The endings that count as images, in any case; what a file really is, its content decides when it is decoded.
 pub const EXTENSIONS: [&str; 5] = [".bmp", ".gif", ".jpeg", ".jpg", ".png"];
+
+/// Endings of pictures that are not read; what else lies in a folder is nobody's concern.
+const OTHERS: [&str; 16] = [
+    ".avif", ".dcm", ".dicom", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".nii", ".nii.gz", ".pgm", ".ppm", ".svs", ".tif", ".tiff",
+    ".webp",
+];
 
 /// The images under a folder of class folders.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,10 +72,10 @@ impl Listing {
                 .advise("expected DATA/CLASS/image.jpg; is this the folder of one class?"));
         }
         let mut files = Vec::new();
-        let mut warnings = Vec::new();
+        let (mut others, mut warnings) = (Vec::new(), Vec::new());
         for (class, name) in classes.iter().enumerate() {
             let before = files.len();
-            files.extend(walk(root, Path::new(name))?.into_iter().map(|path| Entry { path, class }));
+            files.extend(walk(root, Path::new(name), &mut others)?.into_iter().map(|path| Entry { path, class }));
             if files.len() == before {
                 warnings.push(format!("class `{name}` has no images"));
             }
@@ -79,9 +85,12 @@ impl Listing {
                 .at(root.display())
                 .advise(format!("files that end in {} count, in upper or lower case", EXTENSIONS.join(" "))));
         }
-        if stray > 0 {
-            warnings.push(format!("{stray} images lie outside the class folders and are not used"));
+        match stray {
+            0 => {}
+            1 => warnings.push("1 image lies outside the class folders and is not used".into()),
+            _ => warnings.push(format!("{stray} images lie outside the class folders and are not used")),
         }
+        warnings.extend(other_kinds(&others));
         Ok(Listing { root: root.to_path_buf(), classes, files, val_from: None, warnings })
     }
 
@@ -143,7 +152,7 @@ pub fn find_images(path: &Path) -> Result<Vec<PathBuf>> {
     if !kind.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
-    let found = walk(path, Path::new(""))?;
+    let found = walk(path, Path::new(""), &mut Vec::new())?;
     if found.is_empty() {
         return Err(Error::input("no images in this folder")
             .at(path.display())
@@ -211,16 +220,30 @@ fn chosen_classes(root: &Path, wanted: &[String], folders: &[String]) -> Result<
     Ok(wanted.to_vec())
 }
 
-fn has_image_extension(name: &std::ffi::OsStr) -> bool {
-    let name = name.as_encoded_bytes().to_ascii_lowercase();
-    EXTENSIONS.iter().any(|e| name.ends_with(e.as_bytes()))
+fn has_image_extension(name: &OsStr) -> bool {
+    EXTENSIONS.iter().any(|ending| ends_with(name, ending))
 }
 
-/// Images under `root/top`, relative to `root`.
+/// Whether a name ends so, in upper or lower case.
+fn ends_with(name: &OsStr, ending: &str) -> bool {
+    let name = name.as_encoded_bytes();
+    name.len() >= ending.len() && name[name.len() - ending.len()..].eq_ignore_ascii_case(ending.as_bytes())
+}
+
+/// `pictures that are not read and not used: 2 .tif, 1 .webp (first: a/scan.tif); convert them to PNG or JPEG`.
+fn other_kinds(others: &[PathBuf]) -> Option<String> {
+    let first = others.iter().map(|path| portable_name(path)).min()?;
+    let of = |ending: &str| others.iter().filter(|path| ends_with(path.as_os_str(), ending)).count();
+    let counts = OTHERS.iter().map(|ending| (of(ending), ending)).filter(|(count, _)| *count > 0);
+    let kinds: Vec<String> = counts.map(|(count, ending)| format!("{count} {ending}")).collect();
+    Some(format!("pictures that are not read and not used: {} (first: {first}); convert them to PNG or JPEG", kinds.join(", ")))
+}
+
+/// Images under `root/top`, relative to `root`; pictures of other kinds go to `others`.
 ///
 /// The key of a folder is its path as one string: `a-b` comes before `a/c`, because `-` sorts before `/`; comparing
 /// paths part by part would swap them.
-fn walk(root: &Path, top: &Path) -> Result<Vec<PathBuf>> {
+fn walk(root: &Path, top: &Path, others: &mut Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let mut folders: BTreeMap<Vec<u8>, (PathBuf, Vec<OsString>)> = BTreeMap::new();
     let mut pending = vec![top.to_path_buf()];
     while let Some(folder) = pending.pop() {
@@ -234,6 +257,8 @@ fn walk(root: &Path, top: &Path) -> Result<Vec<PathBuf>> {
                 pending.push(folder.join(&name));
             } else if has_image_extension(&name) && !(kind.is_symlink() && entry.path().is_dir()) {
                 names.push(name);
+            } else if OTHERS.iter().any(|ending| ends_with(&name, ending)) {
+                others.push(folder.join(&name));
             }
         }
         names.sort_by(|a, b| a.as_encoded_bytes().cmp(b.as_encoded_bytes()));
@@ -313,8 +338,26 @@ mod tests {
         f.write("b/1.png", b"");
         assert_eq!(
             Listing::read(f.path(), None).unwrap().warnings,
-            ["class `a` has no images", "1 images lie outside the class folders and are not used"]
+            ["class `a` has no images", "1 image lies outside the class folders and is not used"]
         );
+    }
+
+    #[test]
+    fn pictures_of_other_kinds_are_not_passed_over_in_silence() {
+        let f = Folder::new("listing-others");
+        f.touch(&[
+            "a/1.png",
+            "b/2.png",
+            "b/scan.TIF",
+            "b/deep/old.tif",
+            "a/x.webp",
+            "a/slide.dcm",
+            "a/notes.txt",
+            "a/.DS_Store",
+            "a/Thumbs.db",
+        ]);
+        let said = "pictures that are not read and not used: 1 .dcm, 2 .tif, 1 .webp (first: a/slide.dcm); convert them to PNG or JPEG";
+        assert_eq!(Listing::read(f.path(), None).unwrap().warnings, [said]);
     }
 
     #[test]

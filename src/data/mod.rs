@@ -33,6 +33,7 @@ pub mod memory;
 pub mod permutation;
 pub mod phash;
 pub mod pixel_cache;
+pub mod pixel_room;
 pub mod portrait;
 pub mod resize;
 pub mod rule;

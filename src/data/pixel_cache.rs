@@ -16,7 +16,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytemuck::{Pod, Zeroable};
 use memmap2::Mmap;
@@ -173,7 +173,10 @@ impl Mapped {
         image_bytes: usize,
         tell: impl Fn() + Sync,
     ) -> Result<(Mapped, Vec<Record>), String> {
-        let map = File::open(path).and_then(|file| map_file(&file)).map_err(|e| e.to_string())?;
+        let file = File::open(path).map_err(|e| e.to_string())?;
+        // Used now: others have to go first when room is needed. On a disk that is not written to it keeps its old time.
+        let _ = file.set_modified(SystemTime::now());
+        let map = map_file(&file).map_err(|e| e.to_string())?;
         let (images, start) = (key.images, data_start(key.images));
         if map.len() != start + images * image_bytes {
             return Err(format!("it has {} bytes, expected {}", map.len(), start + images * image_bytes));

@@ -83,13 +83,14 @@ impl Backbone {
         Profile { epsilon, gamma, count_padding: false, symmetric_pools: false, preprocess: self.preprocess() }
     }
 
-    /// The last layer that still has an image plane worth looking at, for Grad-CAM.
-    pub fn cam_layer(self) -> &'static str {
+    /// The last layer that still has an image plane worth looking at, for Grad-CAM; then the last ones of the stages before it,
+    /// each with twice as many places along a side.
+    pub fn cam_layers(self) -> [&'static str; 3] {
         match self {
-            Backbone::Vgg16 => "block5_conv3",
-            Backbone::Xception => "block14_sepconv2_act",
-            Backbone::InceptionV3 => "mixed10",
-            Backbone::DenseNet121 => "relu",
+            Backbone::Vgg16 => ["block5_conv3", "block4_conv3", "block3_conv3"],
+            Backbone::Xception => ["block14_sepconv2_act", "add_10", "add_1"],
+            Backbone::InceptionV3 => ["mixed10", "mixed7", "mixed2"],
+            Backbone::DenseNet121 => ["relu", "pool4_relu", "pool3_relu"],
         }
     }
 

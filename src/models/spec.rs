@@ -40,6 +40,17 @@ impl From<&str> for Freeze {
     }
 }
 
+impl Freeze {
+    /// As a title has it: `nothing frozen`.
+    pub fn words(&self) -> String {
+        match self {
+            Freeze::None => "nothing frozen".into(),
+            Freeze::All => "the backbone frozen".into(),
+            Freeze::Layer(layer) => format!("frozen up to {layer}"),
+        }
+    }
+}
+
 impl std::fmt::Display for Freeze {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

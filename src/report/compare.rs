@@ -23,7 +23,11 @@ pub struct Trained {
 
 const LEFT: f64 = 116.0;
 const BAR: f64 = 22.0;
-const GROUP: f64 = 2.0 * BAR + 22.0;
+/// Between the bars of a backbone, and between backbones.
+const GAPS: [f64; 2] = [3.0, 22.0];
+/// The least height of a backbone's bars, and of the figure.
+const GROUP: f64 = 2.0 * BAR + GAPS[1];
+const LEAST: f64 = 200.0;
 const TOP: f64 = 72.0;
 const BARS: f64 = 330.0;
 /// Beside the bars, room for their numbers.
@@ -36,7 +40,7 @@ const COLOURS: [&str; 2] = ["#1f6fb4", "#d95f02"];
 /// The figure; runs of one backbone stand together, in their order.
 pub fn compare(title: &str, runs: &[Trained]) -> String {
     let groups = grouped(runs);
-    let tall = (groups.len() as f64 * GROUP).max(200.0);
+    let tall = (groups.len() as f64 * GROUP).max(LEAST);
     let right = LEFT + BARS + NUMBERS + 50.0;
     let mut svg = Svg::new(right + CURVES + 28.0, TOP + tall + BOTTOM);
     svg.text([16.0, 26.0], 16.0, Anchor::Start, INK, title);
@@ -79,20 +83,25 @@ fn bars(svg: &mut Svg, groups: &[(&str, Vec<&Trained>)], tall: f64) {
         svg.line([x(tick), TOP], [x(tick), TOP + tall], RULE, 1.0);
         svg.text([x(tick), TOP + tall + 20.0], 13.0, Anchor::Middle, GREY, &format!("{}%", 100.0 * tick));
     }
+    // Few backbones share the height among them, and their bars get thicker.
+    let each = tall / groups.len().max(1) as f64;
+    let bar = ((each - GAPS[1]) / 2.0).clamp(BAR, 2.0 * BAR);
     for (g, (name, members)) in groups.iter().enumerate() {
-        let top = TOP + g as f64 * GROUP + 8.0;
-        svg.text([LEFT - 12.0, top + BAR + 5.0], 14.0, Anchor::End, INK, name);
+        let middle = TOP + (g as f64 + 0.5) * each;
+        let top = middle - (members.len() as f64 * (bar + GAPS[0]) - GAPS[0]) / 2.0;
+        svg.text([LEFT - 12.0, middle + 5.0], 14.0, Anchor::End, INK, name);
         for (i, run) in members.iter().enumerate() {
-            let y = top + i as f64 * (BAR + 3.0);
+            let y = top + i as f64 * (bar + GAPS[0]);
             let text = format!("{:.1}%, {}", 100.0 * run.accuracy, duration(run.seconds));
             let title = format!("{} {}: {text}, best at epoch {}", run.backbone, run.freeze, run.epoch);
-            svg.rect([LEFT, y], [BARS * run.accuracy, BAR], colour(run), &title);
+            svg.rect([LEFT, y], [BARS * run.accuracy, bar], colour(run), &title);
             let [low, high] = wilson(run.accuracy, run.validated);
-            svg.line([x(low), y + BAR / 2.0], [x(high), y + BAR / 2.0], INK, 1.5);
+            let centre = y + bar / 2.0;
+            svg.line([x(low), centre], [x(high), centre], INK, 1.5);
             for end in [x(low), x(high)] {
-                svg.line([end, y + BAR / 2.0 - 4.0], [end, y + BAR / 2.0 + 4.0], INK, 1.5);
+                svg.line([end, centre - 4.0], [end, centre + 4.0], INK, 1.5);
             }
-            svg.text([x(high.max(run.accuracy)) + 10.0, y + BAR / 2.0 + 4.5], 13.0, Anchor::Start, INK, &text);
+            svg.text([x(high.max(run.accuracy)) + 10.0, centre + 4.5], 13.0, Anchor::Start, INK, &text);
         }
     }
     svg.line([LEFT, TOP], [LEFT, TOP + tall], GREY, 1.0);

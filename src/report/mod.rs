@@ -20,5 +20,5 @@ pub use heatmap::{Heatmap, captioned, colour, picture};
 pub use page::Report;
 pub use rates::{Mark, Trial, rates, short};
 pub use reliability::reliability;
-pub use table::{Align, Table};
+pub use table::{Align, Table, columns};
 pub use units::{bytes, flops, grouped};

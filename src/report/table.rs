@@ -1,6 +1,7 @@
 //! Plain text tables: columns as wide as their widest cell, two spaces between them.
 
 use std::fmt;
+use unicode_width::UnicodeWidthStr;
 
 /// Which side of a column its cells keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = |column: usize| {
             let cells = self.rows.iter().flatten().filter_map(|row| row.get(column));
-            cells.chain([&self.header[column].0]).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            cells.chain([&self.header[column].0]).map(|cell| columns(cell)).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.header.len()).map(width).collect();
         let line = |cells: &[String]| {
@@ -46,9 +47,10 @@ impl fmt::Display for Table {
             for (column, width) in widths.iter().enumerate() {
                 let cell = cells.get(column).map_or("", String::as_str);
                 let gap = if column == 0 { "" } else { "  " };
+                let pad = " ".repeat(width - columns(cell));
                 line += &match self.header[column].1 {
-                    Align::Left => format!("{gap}{cell:<width$}"),
-                    Align::Right => format!("{gap}{cell:>width$}"),
+                    Align::Left => format!("{gap}{cell}{pad}"),
+                    Align::Right => format!("{gap}{pad}{cell}"),
                 };
             }
             line.trim_end().to_string()
@@ -63,6 +65,11 @@ impl fmt::Display for Table {
     }
 }
 
+/// Columns that a text takes on a terminal: two for each Chinese, Japanese or Korean character.
+pub fn columns(text: &str) -> usize {
+    text.width()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +82,13 @@ mod tests {
         table.row(["sum"]);
         let lines = "layer         parameters\n------------------------\nblock1_conv1       1,792\n------------------------\nsum\n";
         assert_eq!(table.to_string(), lines);
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        let mut table = Table::new(&[("class", Align::Left), ("images", Align::Right)]);
+        table.row(["息肉", "12"]);
+        table.row(["pólipo", "3"]);
+        assert_eq!(table.to_string(), "class   images\n--------------\n息肉        12\npólipo       3\n");
     }
 }

@@ -38,6 +38,7 @@ impl Collection {
         let (split, groups) = settings.rule().split(&readable)?;
         let report = Report::new(&data, &split, groups.as_deref(), [&listing.warnings[..], &data.warnings].concat());
         report.sentences().iter().try_for_each(|sentence| listener.on(Event::Warning(sentence)))?;
+        data.notes.iter().try_for_each(|note| listener.on(Event::Note(note)))?;
         if let Some(file) = data.cache_file() {
             listener.on(Event::Note(&format!("pixels: in {}, which may be deleted after the run", file.display())))?;
         }

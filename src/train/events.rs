@@ -99,6 +99,15 @@ pub trait Listener: Sync {
     }
 }
 
+/// How long a user who wants to stop waits for a step, or for a batch of a pass over images, to end; a longer one is put an end
+/// to, undone, and done again later.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether what is under way may still go on to its end.
+pub(super) fn patient(listener: &dyn Listener) -> bool {
+    listener.interrupted().is_none_or(|waiting| waiting < PATIENCE)
+}
+
 /// An error once the user asked to stop.
 pub(super) fn go_on(listener: &dyn Listener) -> Result<()> {
     listener.interrupted().map_or(Ok(()), |_| Err(Error::interrupted("interrupted")))

@@ -1,6 +1,7 @@
 //! What steps are fed with: pixels prepared ahead, or the features of a frozen backbone, computed once.
 
-use super::events::{Event, Listener, go_on};
+use super::events::{Event, Listener, go_on, patient};
+use super::inference::Watch;
 use super::settings::Settings;
 use super::trainer::Trainer;
 use crate::data::augment::Augmentation;
@@ -33,7 +34,8 @@ impl Features {
         let all: Vec<usize> = (0..data.len()).collect();
         let total = data.len();
         let mut tell = |done| listener.on(Event::Features { done, total }).and_then(|()| go_on(listener));
-        let rows = trainer.inference.images(&mut trainer.session, "features", data, &all, settings.batch_size, &mut tell)?;
+        let watch = Watch { go_on: &|| patient(listener), progress: &mut tell };
+        let rows = trainer.inference.images(&mut trainer.session, "features", data, &all, settings.batch_size, watch)?;
         let features = Features { channels: rows.len() / total, rows };
         match features.rows.iter().position(|x| !x.is_finite()) {
             None => Ok(features),

@@ -68,6 +68,12 @@ impl Folder {
         Ok(Folder { path: path.into(), lock: None })
     }
 
+    /// Whether it is going to lie within another folder.
+    pub fn lies_in(&self, other: &Path) -> bool {
+        let existing = std::path::absolute(&self.path).ok().and_then(|path| path.ancestors().find_map(|a| a.canonicalize().ok()));
+        existing.zip(other.canonicalize().ok()).is_some_and(|(path, other)| path.starts_with(other))
+    }
+
     /// The folder of a run that was begun, cleared of what was being written when it was killed.
     ///
     /// # Errors
@@ -201,4 +207,20 @@ fn cut<'a>(bytes: &mut &'a [u8], n: usize) -> &'a [u8] {
     let (first, rest) = bytes.split_at(n);
     *bytes = rest;
     first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_within_its_own_images_is_found_out_however_it_is_written() {
+        let root = std::env::temp_dir().join(format!("defrost-within-{}", std::process::id()));
+        let data = root.join("photos");
+        fs::create_dir_all(data.join("polyp")).unwrap();
+        let within = |path: &Path| Folder { path: path.into(), lock: None }.lies_in(&data);
+        assert!(within(&data.join("run")) && within(&data.join("polyp/a/b")) && within(&root.join("photos/../photos/x")));
+        assert!(!within(&root.join("run")) && !within(&root.join("photos-run")) && !within(&root.join("photos/../run")));
+        fs::remove_dir_all(&root).unwrap();
+    }
 }

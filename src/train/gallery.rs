@@ -1,12 +1,13 @@
 //! The pictures of a report: images in small, and heat maps over them.
 
 use super::gradcam::GradCam;
-use super::opened::{images_of, spec_of};
+use crate::data::dataset::Options;
 use crate::data::decode::{Rgb, decode_file};
 use crate::data::stream::pixels_of;
 use crate::error::Result;
 use crate::metrics::Predictions;
 use crate::metrics::predictions::Scored;
+use crate::models::Spec;
 use crate::ops::Backend;
 use crate::report::page::{Explanation, Picture, Shot};
 use crate::report::picture;
@@ -36,9 +37,15 @@ pub fn shots(scored: &[Scored], data: &Path, exif: bool) -> Result<Vec<Shot>> {
 ///
 /// # Errors
 /// As [`GradCam::new`] and [`GradCam::explain`].
-pub fn explanations<D: Backend>(device: D, file: &ModelFile, of: &Predictions, data: &Path) -> Result<(Vec<Explanation>, String)> {
-    let options = images_of(file)?;
-    let mut cam = GradCam::new(file, &spec_of(file)?, None, device, 1)?;
+pub fn explanations<D: Backend>(
+    device: D,
+    file: &ModelFile,
+    spec: &Spec,
+    options: Options,
+    of: &Predictions,
+    data: &Path,
+) -> Result<(Vec<Explanation>, String)> {
+    let mut cam = GradCam::new(file, spec, None, device, 1)?;
     let mut all = Vec::new();
     for scored in of.mistakes(EXPLAINED).into_iter().chain(of.surest().into_iter().take(EXPLAINED)) {
         let Ok(image) = decode_file(&data.join(&scored.path), options.exif) else {

@@ -32,6 +32,9 @@ use crate::weights::ModelFile;
 use image::RgbImage;
 use std::collections::HashMap;
 
+/// A map with fewer places along a side hardly tells where it is hot.
+pub const PLACES: usize = 4;
+
 /// The map of one class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cam {
@@ -63,13 +66,12 @@ pub struct GradCam<D: Backend> {
 }
 
 impl<D: Backend> GradCam<D> {
-    /// Puts a model file on a device, as [`Opened::new`]; `layer` is by default the backbone's
-    /// [`cam_layer`](crate::models::Backbone::cam_layer).
+    /// Puts a model file on a device, as [`Opened::new`]; `layer` is by default [`default_layer`].
     ///
     /// # Errors
     /// As [`Opened::new`]; a layer that does not exist or has no image plane.
     pub fn new(file: &ModelFile, spec: &Spec, layer: Option<&str>, device: D, batch: usize) -> Result<Self> {
-        let layer = layer.unwrap_or(spec.backbone.cam_layer()).to_string();
+        let layer = layer.map_or_else(|| default_layer(spec), |layer| Ok(layer.into()))?;
         let shape = plane_of(spec, &layer)?;
         let spec = Spec { taps: vec![layer.clone()], ..spec.clone() };
         Ok(GradCam { opened: Opened::new(file, &spec, device, batch)?, spec, layer, shape, tails: HashMap::new() })
@@ -191,6 +193,21 @@ pub fn tail(spec: &Spec, layer: &str) -> Result<Graph> {
     Ok(graph)
 }
 
+/// The deepest of the backbone's [`cam_layers`](crate::models::Backbone::cam_layers) whose map has [`PLACES`] along a side at the
+/// size of the images; the finest of them where none has.
+///
+/// # Errors
+/// When the model cannot be built.
+pub fn default_layer(spec: &Spec) -> Result<String> {
+    let layers = spec.backbone.cam_layers();
+    for layer in layers {
+        if plane_of(spec, layer)?[0] >= PLACES {
+            return Ok(layer.into());
+        }
+    }
+    Ok(layers[layers.len() - 1].into())
+}
+
 /// Height, width and channels of a layer's activation.
 ///
 /// # Errors
@@ -204,7 +221,7 @@ pub fn plane_of(spec: &Spec, layer: &str) -> Result<[usize; 3]> {
             Ok([h, w, k])
         }
         _ => Err(Error::input(format!("{layer} has no feature maps"))
-            .advise(format!("name a layer between the images and the pooling, such as {}", spec.backbone.cam_layer()))),
+            .advise(format!("name a layer between the images and the pooling, such as {}", spec.backbone.cam_layers()[0]))),
     }
 }
 
@@ -276,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_gradients_of_the_default_layers_are_finite_differences() {
-        Backbone::ALL.into_iter().for_each(|backbone| channel_weights_are_differences(backbone, backbone.cam_layer()));
+        Backbone::ALL.into_iter().for_each(|backbone| channel_weights_are_differences(backbone, backbone.cam_layers()[0]));
     }
 
     #[test]
@@ -307,6 +324,24 @@ mod tests {
         let open = gradient(Freeze::None);
         assert!(open.iter().any(|g| *g != 0.0));
         assert_eq!(gradient(Freeze::All), open);
+    }
+
+    #[test]
+    fn small_images_are_explained_by_an_earlier_stage() {
+        let found = |backbone, size| {
+            let spec = Spec { size, ..Spec::new(backbone, 2) };
+            let layer = default_layer(&spec).unwrap();
+            let [height, width, _] = plane_of(&spec, &layer).unwrap();
+            (layer, height, width)
+        };
+        for backbone in Backbone::ALL {
+            assert_eq!(found(backbone, backbone.default_size()).0, backbone.cam_layers()[0]);
+            let (layer, height, width) = found(backbone, backbone.minimum_size());
+            assert!(height >= PLACES && width >= PLACES, "{layer}: {width} x {height}");
+        }
+        assert_eq!(found(Backbone::DenseNet121, 64), ("pool4_relu".into(), 4, 4));
+        assert_eq!(found(Backbone::DenseNet121, 128), ("relu".into(), 4, 4));
+        assert_eq!(found(Backbone::Vgg16, 64), ("block5_conv3".into(), 4, 4));
     }
 
     #[test]

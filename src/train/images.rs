@@ -77,7 +77,8 @@ impl Settings {
             KeepName::Disk => Keep::Disk,
         };
         let skip_bad = self.on_bad_image == OnBadImage::Skip;
-        Loading { options: self.images(), keep, cache_dir: given(&self.cache_dir), reserve, skip_bad }
+        let limit = if self.cache_limit > 0.0 { (self.cache_limit * f64::from(1 << 30)) as u64 } else { u64::MAX };
+        Loading { options: self.images(), keep, cache_dir: given(&self.cache_dir), limit, reserve, skip_bad }
     }
 
     /// Refuses what contradicts itself.

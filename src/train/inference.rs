@@ -83,11 +83,10 @@ impl<D: Backend> Inference<D> {
         session.get(program, "logits")
     }
 
-    /// The output `name` of the images `indices` of a data set, in their order, in batches of `batch`; `progress(done)`
-    /// counts images, and ends the pass with its error.
+    /// The output `name` of the images `indices` of a data set, in their order, in batches of `batch`, as long as `watch` lets it.
     ///
     /// # Errors
-    /// When memory is short.
+    /// When memory is short; an interruption; what `watch` says.
     pub fn images(
         &mut self,
         session: &mut Session<D>,
@@ -95,16 +94,67 @@ impl<D: Backend> Inference<D> {
         data: &Arc<Dataset>,
         indices: &[usize],
         batch: usize,
-        progress: &mut dyn FnMut(usize) -> Result<()>,
+        watch: Watch,
     ) -> Result<Vec<f64>> {
         let (mut rows, mut done) = (Vec::new(), 0);
         let mut batches = Batches::new(data.clone(), indices.to_vec(), batch)?;
         while let Some(batch) = batches.next() {
-            rows.extend(self.batch(session, name, &batch.pixels)?);
+            let program = self.program(session.device(), batch.len())?;
+            session.reserve(program)?;
+            session.set(program, "pixels", &batch.pixels[..])?;
+            session.attempt(program, watch.go_on, |_, _| Ok(true))?;
+            rows.extend(session.get(program, name)?);
             done += batch.len();
-            progress(done)?;
+            (watch.progress)(done)?;
             batches.reuse(batch);
         }
         Ok(rows)
+    }
+}
+
+/// Who looks on while many images pass.
+pub struct Watch<'a> {
+    /// Asked before each row: whether the pass goes on.
+    pub go_on: &'a dyn Fn() -> bool,
+    /// Told how many images are done; an error ends the pass.
+    pub progress: &'a mut dyn FnMut(usize) -> Result<()>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fill::fill;
+    use super::*;
+    use crate::data::dataset::Options;
+    use crate::data::listing::Listing;
+    use crate::data::testing::{Folder, png};
+    use crate::device::cpu::Cpu;
+    use crate::error::{Error, Kind};
+    use crate::models::Backbone;
+    use std::cell::Cell;
+
+    #[test]
+    fn a_pass_ends_in_the_middle_of_a_batch_and_leaves_no_trace() {
+        let f = Folder::new("inference-watch");
+        (0..6u8).for_each(|i| f.write(&format!("{}/{i}.png", ["a", "b"][usize::from(i) % 2]), &png(2, 1, &[40 * i; 6])));
+        let listing = Listing::read(f.path(), None).unwrap();
+        let data = Arc::new(Dataset::load(&listing, None, &Options::keras(32), &|_, _| ()).unwrap());
+        let mut inference = Inference::new(&Spec { size: 32, ..Spec::new(Backbone::Vgg16, 2) });
+        let mut session = Session::new(Cpu::new(1).unwrap()).unwrap();
+        fill(&mut session, inference.program(&Cpu::new(1).unwrap(), 4).unwrap(), None, 1).unwrap();
+        // Rows before which the pass is asked, and batches that end.
+        let mut pass = |rows: usize, batches: usize| {
+            let (asked, mut told) = (Cell::new(0), 0);
+            let go_on = || asked.replace(asked.get() + 1) < rows;
+            let mut progress = |_| {
+                told += 1;
+                if told <= batches { Ok(()) } else { Err(Error::interrupted("between two batches")) }
+            };
+            let watch = Watch { go_on: &go_on, progress: &mut progress };
+            inference.images(&mut session, "logits", &data, &[0, 1, 2, 3, 4, 5], 4, watch).map_err(|e| e.kind())
+        };
+        let whole = pass(usize::MAX, usize::MAX).unwrap();
+        assert_eq!(whole.len(), 12);
+        assert_eq!((pass(3, usize::MAX), pass(usize::MAX, 1)), (Err(Kind::Interrupted), Err(Kind::Interrupted)));
+        assert_eq!(pass(usize::MAX, usize::MAX), Ok(whole));
     }
 }

@@ -6,6 +6,7 @@ use super::run::Run;
 use super::settings::Settings;
 use super::validation::{Validation, write_curves};
 use crate::error::Result;
+use crate::models::Freeze;
 use crate::ops::Backend;
 use crate::weights::{Metadata, VERSION};
 
@@ -32,7 +33,7 @@ impl<D: Backend> Run<'_, D> {
             self.at.best = row.epoch;
             listener.on(Event::Best { row: &row })?;
         }
-        let title = format!("{}, {} frozen", settings.backbone()?.title(), settings.freeze);
+        let title = format!("{}, {}", settings.backbone()?.title(), Freeze::from(&settings.freeze[..]).words());
         write_curves(folder, &title, &self.at.history, self.at.best)?;
         listener.on(Event::Epoch { row: &row, epochs: settings.epochs, best: better })
     }

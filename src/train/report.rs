@@ -2,13 +2,14 @@
 
 use super::folder::Row;
 use super::gallery::{MISTAKES, explanations, shots};
+use super::opened::{images_of, spec_of};
 use super::record::Record;
 use super::settings::Settings;
 use crate::data::dataset::sha256_hex;
 use crate::data::{csv, split_file};
 use crate::error::{Error, Result};
 use crate::metrics::{Metrics, Predictions};
-use crate::models::Backbone;
+use crate::models::{Backbone, Freeze};
 use crate::ops::Backend;
 use crate::report::{Report, grouped};
 use crate::weights::{ModelFile, replace_file};
@@ -39,7 +40,7 @@ fn gather<D: Backend>(device: D, folder: &Path, data: &Path) -> Result<Report> {
     let (metrics, predictions) = measured(folder)?;
     let mistakes = predictions.as_ref().map(|p| p.mistakes(usize::MAX)).unwrap_or_default();
     let (explanations, explained_at) = match &predictions {
-        Some(predictions) => explanations(device, &model, predictions, data)?,
+        Some(predictions) => explanations(device, &model, &spec_of(&model)?, images_of(&model)?, predictions, data)?,
         None => Default::default(),
     };
     let counts = counts(&model.metadata().classes, &split_file::read(&folder.join("split.csv"))?);
@@ -101,14 +102,6 @@ fn title(backbone: Backbone, settings: &Settings) -> String {
     format!("{} on {folder}", backbone.title())
 }
 
-fn frozen(settings: &Settings) -> String {
-    match settings.freeze.as_str() {
-        "none" => "nothing frozen".into(),
-        "all" => "the backbone frozen".into(),
-        layer => format!("frozen up to {layer}"),
-    }
-}
-
 fn summary(
     backbone: Backbone,
     settings: &Settings,
@@ -127,7 +120,7 @@ fn summary(
         "{} at {} pixels, {}, trained for {epochs} on {images} images of {} classes.",
         backbone.title(),
         settings.input_size,
-        frozen(settings),
+        Freeze::from(&settings.freeze[..]).words(),
         counts.len()
     );
     let kept = best.map_or(String::new(), |epoch| match metrics {
@@ -155,7 +148,7 @@ fn facts(backbone: Backbone, settings: &Settings, record: &Record, model: &Model
     let facts = [
         ("backbone", backbone.title().to_string()),
         ("weights at the start", format!("{}: {}", settings.weights, record.weights).trim_end_matches(": ").to_string()),
-        ("frozen", frozen(settings)),
+        ("frozen", Freeze::from(&settings.freeze[..]).words()),
         ("parameters", counted(record.parameters)),
         ("trained", counted(record.trainable)),
         ("input", format!("{0} x {0} pixels, resize {1}, preprocess {2}", m.input_size, m.resize, m.preprocess)),

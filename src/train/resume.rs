@@ -10,8 +10,19 @@ use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Settings that may change between two parts of a run: they say how long it is and where things lie, not what a step does.
-const FREE: [&str; 10] =
-    ["data", "weights", "epochs", "steps", "early-stop", "time-limit", "save-every", "pixel-cache", "cache-dir", "tensorboard"];
+const FREE: [&str; 11] = [
+    "data",
+    "weights",
+    "epochs",
+    "steps",
+    "early-stop",
+    "time-limit",
+    "save-every",
+    "pixel-cache",
+    "cache-dir",
+    "cache-limit",
+    "tensorboard",
+];
 
 /// The state that a run's folder holds; `None` if it was stopped before the first was written.
 ///

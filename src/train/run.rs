@@ -1,8 +1,9 @@
 //! A whole run: epochs of steps, validation after each, the best model kept, the state saved.
 
-use super::events::{Event, Listener, go_on};
+use super::events::{Event, Listener, go_on, patient};
 use super::features::Feed;
 use super::folder::{Folder, Row};
+use super::inference::Watch;
 use super::pace::{enough_steps, over};
 use super::position::{Position, Running};
 use super::record::Recorder;
@@ -47,6 +48,10 @@ pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &
     let (begun, logged) = (Instant::now(), Logged::new(settings, out, listener));
     let folder = Folder::new(out)?;
     let recorder = Recorder::new(out, &logged)?;
+    if folder.lies_in(&settings.data) {
+        let text = "RUN lies within DATA, where the next command takes it for a class and its pictures for images; name a folder beside it";
+        recorder.on(Event::Warning(text))?;
+    }
     let setup = Setup::new(device, settings, None, &recorder)?;
     Run { setup, folder, at: Position::default(), saved: Instant::now(), begun }.run()
 }
@@ -213,7 +218,8 @@ impl<D: Backend> Run<'_, D> {
             Some(features) => trainer.head(&features.of(&indices))?,
             None => {
                 let mut tell = |done| listener.on(Event::Validating { done, total }).and_then(|()| go_on(*listener));
-                trainer.logits(data, &indices, settings.val_batch_size, &mut tell)?
+                let watch = Watch { go_on: &|| patient(*listener), progress: &mut tell };
+                trainer.logits(data, &indices, settings.val_batch_size, watch)?
             }
         };
         Ok(Some(Validation::new(&self.setup.data, self.setup.groups.as_deref(), &indices, &logits)))

@@ -208,6 +208,8 @@ pub struct Settings {
     pub pixel_cache: KeepName,
     /// The folder of pixel caches; empty for the user's.
     pub cache_dir: PathBuf,
+    /// GiB that they may take together; 0 for any.
+    pub cache_limit: f64,
     /// Whether the preset of augmentation is meant wherever the next six say nothing.
     pub augment: bool,
     pub flip: FlipName,
@@ -287,6 +289,7 @@ impl Settings {
             exif: false,
             pixel_cache: KeepName::Auto,
             cache_dir: PathBuf::new(),
+            cache_limit: 50.0,
             augment: false,
             flip: FlipName::None,
             rotate: 0.0,
@@ -320,8 +323,9 @@ impl Settings {
             s if !(0.0..1.0).contains(&s.val_split) => wrong("--val-split", s.val_split, "in 0..1"),
             s if !(0.0..1.0).contains(&s.label_smoothing) => wrong("--label-smoothing", s.label_smoothing, "in 0..1"),
             s if !(0.0..=1.0).contains(&s.bn_momentum) => wrong("--bn-momentum", s.bn_momentum, "in 0..=1"),
+            s if !finite(s.cache_limit) => wrong("--cache-limit", s.cache_limit, "zero or a positive number"),
             s if s.nesterov && s.momentum == 0.0 => Err(Error::input("needs a --momentum above 0").at("--nesterov")),
-            _ => self.check_images().and_then(|()| self.check_learning()),
+            _ => self.backbone()?.check_size(self.input_size).and_then(|()| self.check_images()).and_then(|()| self.check_learning()),
         }
     }
 

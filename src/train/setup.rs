@@ -3,7 +3,7 @@
 use super::class_weights::class_weights;
 use super::collection::Collection;
 use super::diverged::Refused;
-use super::events::{Event, Listener};
+use super::events::{Event, Listener, patient};
 use super::features::{Features, Feed};
 use super::folder::Folder;
 use super::foresight;
@@ -22,7 +22,7 @@ use crate::models::{Freeze, Spec};
 use crate::ops::Backend;
 use crate::weights::ModelFile;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A run that is ready to begin.
 pub struct Setup<'a, D: Backend> {
@@ -57,9 +57,6 @@ pub struct Took {
     /// A batch whose loss or gradient is not finite: the step then changed nothing.
     pub refused: Option<Refused>,
 }
-
-/// How long a user who wants to stop waits for a step to end; a longer one is put an end to, undone, and done again later.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 impl<'a, D: Backend> Setup<'a, D> {
     /// Prepares a run, or takes one up again from its saved state and its folder. Nothing is written.
@@ -179,7 +176,7 @@ impl<'a, D: Backend> Setup<'a, D> {
     /// When memory is short.
     pub fn step(&mut self, feed: &mut Feed, images: usize, lr: f64) -> Result<Took> {
         let Setup { trainer, listener, .. } = self;
-        let go_on = || listener.interrupted().is_none_or(|waiting| waiting < PATIENCE);
+        let go_on = || patient(*listener);
         let mut took = Took { loss: 0.0, correct: 0, batches: 0, indices: Vec::with_capacity(images), refused: None };
         while took.indices.len() < images {
             let batch = feed.next().ok_or_else(|| Error::internal("the epoch ends in the middle of a step"))?;

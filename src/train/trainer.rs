@@ -1,6 +1,6 @@
 //! One model in training on one device: its programs and its weights.
 
-use super::inference::Inference;
+use super::inference::{Inference, Watch};
 use super::state::Saved;
 use super::step::{Clip, gradient_graph, with_update};
 use super::{Optimizer, fill};
@@ -281,14 +281,8 @@ impl<D: Backend> Trainer<D> {
     ///
     /// # Errors
     /// When memory is short.
-    pub fn logits(
-        &mut self,
-        data: &Arc<Dataset>,
-        indices: &[usize],
-        batch: usize,
-        progress: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<Vec<f64>> {
-        self.inference.images(&mut self.session, "logits", data, indices, batch, progress)
+    pub fn logits(&mut self, data: &Arc<Dataset>, indices: &[usize], batch: usize, watch: Watch) -> Result<Vec<f64>> {
+        self.inference.images(&mut self.session, "logits", data, indices, batch, watch)
     }
 
     /// Logits of features that were kept.

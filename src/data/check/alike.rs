@@ -22,15 +22,36 @@ pub fn exact_groups(sha256: &[String]) -> Vec<Vec<usize>> {
 pub fn near_groups(portraits: &[Portrait], same: &[Vec<usize>]) -> Vec<Vec<usize>> {
     let fingerprint = |group: &Vec<usize>| (group[0], &portraits[group[0]].fingerprint);
     let candidates: Vec<(usize, &Fingerprint)> = same.iter().map(fingerprint).filter(|(_, f)| !f.is_blank()).collect();
-    let pairs: Vec<(usize, usize)> = (0..candidates.len())
-        .into_par_iter()
-        .flat_map_iter(|a| {
-            let (i, first) = candidates[a];
-            let near = |f: &Fingerprint| first.distance(f) <= NEAR_BITS && first.difference(f) <= NEAR_LEVELS;
-            candidates[a + 1..].iter().filter(move |(_, f)| near(f)).map(move |&(j, _)| (i, j))
-        })
-        .collect();
-    linked(pairs)
+    let hashes: Vec<u64> = candidates.iter().map(|(_, f)| f.hash).collect();
+    let near = |&(a, b): &(usize, usize)| candidates[a].1.difference(candidates[b].1) <= NEAR_LEVELS;
+    linked(near_hashes(&hashes).into_iter().filter(near).map(|(a, b)| (candidates[a].0, candidates[b].0)).collect())
+}
+
+/// Pairs of hashes, the earlier one first, that differ in at most [`NEAR_BITS`] bits.
+///
+/// Of `NEAR_BITS + 1` bands of the bits such a pair has one in common, so that only hashes with an equal band are compared
+/// (multi-index hashing: Norouzi, Punjani and Fleet, 2012); a pair is taken at the first band that it shares.
+fn near_hashes(hashes: &[u64]) -> Vec<(usize, usize)> {
+    const BANDS: u32 = NEAR_BITS + 1;
+    let edge = |band: u32| u64::BITS * band / BANDS;
+    let mask = |band: u32| (u64::MAX >> (u64::BITS - (edge(band + 1) - edge(band)))) << edge(band);
+    let in_band = |band: u32| {
+        let of = move |i: &usize| hashes[*i] & mask(band);
+        let mut order: Vec<usize> = (0..hashes.len()).collect();
+        order.sort_by_key(of);
+        let near = |a: usize, b: usize| {
+            let differ = hashes[a] ^ hashes[b];
+            differ.count_ones() <= NEAR_BITS && (0..band).all(|earlier| differ & mask(earlier) != 0)
+        };
+        let mut pairs = Vec::new();
+        for same in order.chunk_by(|a, b| of(a) == of(b)) {
+            for (i, &a) in same.iter().enumerate() {
+                pairs.extend(same[i + 1..].iter().filter(|&&b| near(a, b)).map(|&b| (a, b)));
+            }
+        }
+        pairs
+    };
+    (0..BANDS).into_par_iter().flat_map_iter(in_band).collect()
 }
 
 /// The groups of what pairs link, directly or over others.
@@ -56,6 +77,23 @@ fn linked(pairs: Vec<(usize, usize)>) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bands_find_the_pairs_that_comparing_all_finds() {
+        let mut random = crate::data::permutation::SplitMix64::new(3);
+        let mut hashes: Vec<u64> = (0..300).map(|_| random.next_u64()).collect();
+        // Neighbours at every distance up to 12, in random bits, also in all bits of one band.
+        for i in 0..300usize {
+            let flips = (0..i % 13).fold(0u64, |bits, _| bits | 1 << random.below(64));
+            hashes.push(hashes[i] ^ flips);
+        }
+        hashes.extend([0, 0x3f, u64::MAX, u64::MAX << 6, u64::MAX << 7, 0]);
+        let mut all: Vec<(usize, usize)> = (0..hashes.len()).flat_map(|a| (a + 1..hashes.len()).map(move |b| (a, b))).collect();
+        all.retain(|&(a, b)| (hashes[a] ^ hashes[b]).count_ones() <= NEAR_BITS);
+        let mut found = near_hashes(&hashes);
+        found.sort_unstable();
+        assert!(all.len() > 150 && found == all, "{} of {}", found.len(), all.len());
+    }
 
     #[test]
     fn links_join_groups() {

@@ -239,7 +239,7 @@ mod tests {
         let said = report.sentences();
         for part in [
             "1 images lie outside the class folders",
-            "1 image cannot be read and left out (first: b/4.jpg)",
+            "1 image that cannot be read, left out (first: b/4.jpg)",
             "1 picture under more than one class (first: a/3.png, a/4.png, b/1.png)",
             "1 group on both sides of the split, which flatters validation (first: z)",
             "1 set of near duplicates on both sides of the split, which flatters validation (first: a/1.png, a/2.png)",

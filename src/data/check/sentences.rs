@@ -12,7 +12,7 @@ impl Report {
         let sides: (&str, Test) = ("on both sides of the split, which flatters validation", |a| a.across_split);
         let tiny = format!("a side under {TINY_SIDE} pixels");
         let found = [
-            some(&self.bad, "image", "cannot be read and left out", |b| &b.path),
+            some(&self.bad, "image", "that cannot be read, left out", |b| &b.path),
             alike(&self.duplicates, "picture", classes),
             alike(&self.duplicates, "picture", sides),
             some(&self.groups_across_split, "group", sides.0, |g| g),

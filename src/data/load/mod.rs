@@ -13,6 +13,7 @@ use crate::data::decode::{Rgb, decode, read_file};
 use crate::data::listing::Listing;
 use crate::data::memory;
 use crate::data::pixel_cache::{Builder, Key, Mapped, Record};
+use crate::data::pixel_room::make_room;
 use crate::data::portrait::Portrait;
 use crate::data::resize::resize;
 use crate::error::{Error, Result};
@@ -61,6 +62,8 @@ pub struct Loading {
     pub keep: Keep,
     /// The folder of cache files; `pixels` in the user's cache directory if `None`.
     pub cache_dir: Option<PathBuf>,
+    /// Bytes that the files of that folder may take together; this run's own is written in any case.
+    pub limit: u64,
     /// Bytes of memory that something else is going to need.
     pub reserve: u64,
     /// Whether files that cannot be read are left out; otherwise they are an error.
@@ -70,7 +73,7 @@ pub struct Loading {
 impl Loading {
     /// Wherever there is room, bad files being an error.
     pub fn new(options: Options) -> Loading {
-        Loading { options, keep: Keep::Auto, cache_dir: None, reserve: 0, skip_bad: false }
+        Loading { options, keep: Keep::Auto, cache_dir: None, limit: u64::MAX, reserve: 0, skip_bad: false }
     }
 
     fn folder(&self) -> Result<PathBuf> {
@@ -136,22 +139,28 @@ pub fn load(listing: &Listing, how: &Loading, tell: Tell) -> Result<Dataset> {
         return Err(Error::input("an input size of 0 pixels"));
     }
     let bytes = Dataset::bytes_needed(listing.files.len(), &how.options);
-    let (store, looked, mut warnings) = match how.fits(bytes) {
-        true => in_memory(listing, how, tell).map(|(store, looked)| (store, looked, Vec::new()))?,
-        false => on_disk(listing, how, tell)?,
-    };
+    let Loaded { store, looked, mut warnings, notes } =
+        if how.fits(bytes) { in_memory(listing, how, tell) } else { on_disk(listing, how, tell) }?;
     let (mut catalog, places) = Catalog::new(listing, looked);
     if !how.skip_bad || catalog.is_empty() {
         catalog.all_good(listing)?;
     }
     catalog.warnings.append(&mut warnings);
-    Ok(Dataset::new(catalog, how.options, store, places))
+    Ok(Dataset::new(catalog, how.options, store, places, notes))
 }
 
-fn in_memory(listing: &Listing, how: &Loading, tell: Tell) -> Result<(Store, Vec<Looked>)> {
+/// Pixels, what came of each file, and what a user should know: warnings, and notes that nothing follows from.
+struct Loaded {
+    store: Store,
+    looked: Vec<Looked>,
+    warnings: Vec<String>,
+    notes: Vec<String>,
+}
+
+fn in_memory(listing: &Listing, how: &Loading, tell: Tell) -> Result<Loaded> {
     let (options, len) = (&how.options, how.options.image_len());
     let values = listing.files.len() * len;
-    Ok(match options.pixels {
+    let (store, looked) = match options.pixels {
         Pixels::F32 => {
             let mut all = allocate::<f32>(values)?;
             let keep = |place: &mut [f32], pixels: Vec<f32>| place.copy_from_slice(&pixels);
@@ -164,7 +173,8 @@ fn in_memory(listing: &Listing, how: &Loading, tell: Tell) -> Result<(Store, Vec
             let looked = fill(listing, options, all.par_chunks_exact_mut(len), keep, tell);
             (Store::U8(all), looked)
         }
-    })
+    };
+    Ok(Loaded { store, looked, warnings: Vec::new(), notes: Vec::new() })
 }
 
 /// Decodes every file into its place.
@@ -187,7 +197,7 @@ fn fill<'a, T: Send + 'a>(
     places.enumerate().map(one).collect()
 }
 
-fn on_disk(listing: &Listing, how: &Loading, tell: Tell) -> Result<(Store, Vec<Looked>, Vec<String>)> {
+fn on_disk(listing: &Listing, how: &Loading, tell: Tell) -> Result<Loaded> {
     let Options { size, resize, pixels, exif } = how.options;
     let (folder, images) = (how.folder()?, listing.files.len());
     let key = Key::new(&format!("{size}-{resize}-{pixels}{}", if exif { "-exif" } else { "" }), images);
@@ -199,12 +209,16 @@ fn on_disk(listing: &Listing, how: &Loading, tell: Tell) -> Result<(Store, Vec<L
         if path.exists() {
             let count = Count::new(Stage::Verifying, images, tell);
             match Mapped::open(&path, &key, &digest, image_bytes, || count.one()) {
-                Ok((mapped, records)) => return Ok((Store::Mapped(mapped), recall(listing, &records, exif), warnings)),
+                Ok((mapped, records)) => {
+                    let looked = recall(listing, &records, exif);
+                    return Ok(Loaded { store: Store::Mapped(mapped), looked, warnings, notes: Vec::new() });
+                }
                 Err(why) => warnings.push(format!("the pixel cache {} was damaged ({why}) and is made anew", path.display())),
             }
         }
     }
     let builder = Builder::new(&folder, images, image_bytes)?;
+    let notes = make_room(&folder, (images * image_bytes) as u64, how.limit).into_iter().collect();
     let count = Count::new(Stage::Decoding, images, tell);
     let one = |index| -> Result<(Looked, Record)> {
         let done = match sized(listing, index, &how.options) {
@@ -228,7 +242,8 @@ fn on_disk(listing: &Listing, how: &Loading, tell: Tell) -> Result<(Store, Vec<L
     }
     let hash = |looked: &Looked, index| looked.as_ref().map_or_else(|_| hash_of(listing, index), |(sha256, _)| sha256.clone());
     let all: Vec<String> = looked.iter().enumerate().map(|(index, looked)| hash(looked, index)).collect();
-    Ok((Store::Mapped(builder.finish(&key, &key.digest(&all), &records)?), looked, warnings))
+    let store = Store::Mapped(builder.finish(&key, &key.digest(&all), &records)?);
+    Ok(Loaded { store, looked, warnings, notes })
 }
 
 /// What was found when the cache file was made; only why a file is bad is found out again.

@@ -121,6 +121,29 @@ fn a_damaged_cache_is_noticed_wherever_it_is_and_made_anew() {
 }
 
 #[test]
+fn caches_that_were_used_longest_ago_make_room() {
+    let f = collection("load-room");
+    let size = |size| on_disk(&f, Options::keras(size));
+    let cache = f.path().join("cache");
+    let named = |start: &str| files(&cache).iter().any(|file| file.file_name().unwrap().to_string_lossy().starts_with(start));
+    for (at, hours) in [(6, 3), (7, 2), (8, 1)] {
+        let path = loaded(&f, &size(at)).unwrap().0.cache_file().unwrap().to_path_buf();
+        let used = std::time::SystemTime::now() - std::time::Duration::from_secs(3600 * hours);
+        fs::File::open(path).unwrap().set_modified(used).unwrap();
+    }
+    f.write("cache/of-the-user.txt", &[0; 5000]);
+    // The oldest is opened once more, so that the next one is the first to go.
+    assert!(loaded(&f, &size(6)).unwrap().0.notes.is_empty());
+    let held: u64 = files(&cache).iter().filter(|p| p.extension().unwrap() == "pixels").map(|p| fs::metadata(p).unwrap().len()).sum();
+    let notes = loaded(&f, &Loading { limit: held, ..size(5) }).unwrap().0.notes;
+    assert!(notes.len() == 1 && notes[0].starts_with("pixels: 1 pixel cache ("), "{notes:?}");
+    assert_eq!(["5-", "6-", "7-", "8-", "of-the-user"].map(named), [true, true, false, true, true]);
+    // Less than the new one needs: all others go, and it is written all the same.
+    assert!(loaded(&f, &Loading { limit: 1, ..size(9) }).unwrap().0.notes[0].contains("3 pixel caches"));
+    assert_eq!(["5-", "6-", "8-", "9-", "of-the-user"].map(named), [false, false, false, true, true]);
+}
+
+#[test]
 fn two_at_once_do_each_other_no_harm() {
     let f = collection("load-two");
     let how = on_disk(&f, Options::keras(6));
