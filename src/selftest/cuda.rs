@@ -1,8 +1,9 @@
 //! The op table on CUDA kernels.
 
 use super::run::{self, Fault};
-use super::{Report, Row, equal};
-use crate::device::cuda::Cuda;
+use super::{Report, Row, equal, faults};
+use crate::device::Device;
+use crate::device::cuda::{Cuda, gpu};
 use crate::device::cuda::emulated::{Manner, object, open};
 use crate::error::Result;
 use crate::ops::{Case, Op};
@@ -22,10 +23,27 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
         Ok(rows)
     };
     let rows = each(cases, progress, &check)?;
+    let (faults_planted, faults_caught) = faults::run()?;
+    Ok(Report { faults_planted, faults_caught, ..report("emulated".into(), rows) })
+}
+
+/// Runs cases on the first GPU.
+pub fn gpu(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
+    let device = gpu::open(0)?;
+    let mut rows = Vec::new();
+    for (i, case) in cases.iter().enumerate() {
+        rows.extend(run::check(case, &device, Fault::None)?);
+        rows.extend(equal::check(case, &device)?);
+        progress(i + 1, cases.len());
+    }
+    Ok(report(device.describe(), rows))
+}
+
+fn report(device: String, rows: Vec<Row>) -> Report {
     let passed = rows.iter().filter(|r| r.passed()).count();
     let worst = rows.iter().max_by(|a, b| a.share.total_cmp(&b.share)).cloned();
-    Ok(Report {
-        device: "emulated".into(),
+    Report {
+        device,
         rows: rows.len(),
         passed,
         failed: rows.into_iter().filter(|r| !r.passed()).collect(),
@@ -34,7 +52,7 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
         faults_planted: 0,
         faults_caught: 0,
         worst,
-    })
+    }
 }
 
 /// Checks cases on as many threads as there are cores, each with devices of its own; rows come in the order of the cases.
