@@ -25,7 +25,8 @@ fn main() {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let kernels = sources(&root.join("kernels"));
-    let mut text = String::from("/// Sources of kernels and emulator, by their path in the tree.\npub const SOURCES: &[(&str, &str)] = &[\n");
+    let mut text =
+        String::from("/// Sources of kernels and emulator, by their path in the tree.\npub const SOURCES: &[(&str, &str)] = &[\n");
     for file in kernels.iter().chain(&sources(&root.join("emulator"))) {
         let name = file.strip_prefix(&root).expect("below the root").to_str().expect("plain names").replace('\\', "/");
         writeln!(text, "    ({name:?}, include_str!({:?})),", file.display().to_string()).expect("a string takes text");
@@ -38,7 +39,8 @@ fn main() {
         }
     }
     let (version, chips) = compiler.as_ref().map_or((None, Vec::new()), |nvcc| (Some(nvcc.version), nvcc.chips.clone()));
-    writeln!(text, "];\n\n/// The nvcc that compiled them, as (major, minor); `None`: they were not compiled.").expect("a string takes text");
+    writeln!(text, "];\n\n/// The nvcc that compiled them, as (major, minor); `None`: they were not compiled.")
+        .expect("a string takes text");
     writeln!(text, "pub const NVCC: Option<(u32, u32)> = {version:?};").expect("a string takes text");
     writeln!(text, "\n/// The chips that they were compiled for.\npub const CHIPS: &[&str] = &{chips:?};").expect("a string takes text");
     fs::write(out.join("embedded.rs"), text).expect("OUT_DIR can be written");
@@ -79,9 +81,11 @@ fn nvcc(root: &Path) -> Result<Nvcc, String> {
 
 fn find(root: &Path) -> Result<Nvcc, String> {
     let home = env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin/nvcc"));
-    let on_path = env::var_os("PATH").and_then(|path| env::split_paths(&path).map(|folder| folder.join("nvcc")).find(|nvcc| nvcc.is_file()));
+    let on_path =
+        env::var_os("PATH").and_then(|path| env::split_paths(&path).map(|folder| folder.join("nvcc")).find(|nvcc| nvcc.is_file()));
     let places = [home, on_path, Some(root.join(".cuda/bin/nvcc"))];
-    let path = places.into_iter().flatten().find(|nvcc| nvcc.is_file()).ok_or("no nvcc was found in CUDA_HOME, on the PATH or in .cuda/")?;
+    let path =
+        places.into_iter().flatten().find(|nvcc| nvcc.is_file()).ok_or("no nvcc was found in CUDA_HOME, on the PATH or in .cuda/")?;
     println!("cargo::rerun-if-changed={}", path.display());
     let said = run(&path, &["--version"])?;
     let release = said.split("release ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or_default();

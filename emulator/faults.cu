@@ -39,22 +39,25 @@ FAULT(fault_barrier_not_reached, {
         __syncthreads();
     }
 })
+// Two barriers, on two lines.
+__device__ void one_barrier() { __syncthreads(); }
+__device__ void other_barrier() { __syncthreads(); }
 FAULT(fault_barrier_in_two_places, {
-    if (t < 32) {
-        __syncthreads();
-        y[i] = x[i];
-    } else {
-        y[i] = x[i];
-        __syncthreads();
-    }
+    y[i] = x[i];
+    if (t < 32) one_barrier();
+    else other_barrier();
 })
 FAULT(fault_shared_race, {
     __shared__ float s[64];
+    s[t] = 0.0f;
+    __syncthreads();
     s[t] = x[i];
     y[i] = s[63 - t];
 })
 FAULT(fault_shared_race_in_warp, {
     __shared__ float s[64];
+    s[t] = 0.0f;
+    __syncthreads();
     s[t] = x[i];
     y[i] = s[t ^ 1];
 })
@@ -74,6 +77,8 @@ FAULT(fault_copy_read_before_wait, {
 })
 FAULT(fault_copy_read_before_barrier, {
     __shared__ __align__(16) float s[256];
+    for (int k = 0; k < 4; k++) s[4 * t + k] = 0.0f;
+    __syncthreads();
     emulated::copy_async(&s[4 * t], &x[blockIdx.x * 64 + 4 * (t % 16)], 16, 16, {__FILE__, __LINE__});
     emulated::copy_commit();
     emulated::copy_wait(0);

@@ -131,7 +131,9 @@ mod tests {
 
     #[test]
     fn a_device_is_named_by_a_word_and_a_gpu_by_its_number() {
-        for (text, name) in [("auto", Name::Auto), ("cpu", Name::Cpu), ("naive", Name::Naive), ("cuda", Name::Cuda(0)), ("cuda:3", Name::Cuda(3))] {
+        for (text, name) in
+            [("auto", Name::Auto), ("cpu", Name::Cpu), ("naive", Name::Naive), ("cuda", Name::Cuda(0)), ("cuda:3", Name::Cuda(3))]
+        {
             assert_eq!(text.parse(), Ok(name));
             assert_eq!(name.to_string(), text);
         }

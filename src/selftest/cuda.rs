@@ -3,8 +3,8 @@
 use super::run::{self, Fault};
 use super::{Report, Row, equal, faults};
 use crate::device::Device;
-use crate::device::cuda::{Cuda, gpu};
 use crate::device::cuda::emulated::{Manner, object, open};
+use crate::device::cuda::{Cuda, gpu};
 use crate::error::Result;
 use crate::ops::{Case, Op};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,8 +23,11 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
         Ok(rows)
     };
     let rows = each(cases, progress, &check)?;
-    let (faults_planted, faults_caught) = faults::run()?;
-    Ok(Report { faults_planted, faults_caught, ..report("emulated".into(), rows) })
+    let (faults_planted, missed) = faults::run()?;
+    let mut report = report("emulated".into(), rows);
+    (report.faults_planted, report.faults_caught) = (faults_planted, faults_planted - missed.len());
+    report.failed.extend(missed);
+    Ok(report)
 }
 
 /// Runs cases on the first GPU.

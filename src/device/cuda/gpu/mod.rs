@@ -17,8 +17,8 @@ use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::ptr;
 
-pub use probe::{Found, devices, open};
 use probe::check;
+pub use probe::{Found, devices, open};
 use staging::Staging;
 
 /// Dynamic shared memory that a kernel may ask for without opting in.

@@ -47,7 +47,11 @@ impl std::fmt::Display for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ((major, minor), (cuda, point)) = (self.compute_capability, self.driver);
         let (name, gib) = (&self.name, self.memory as f64 / (1u64 << 30) as f64);
-        write!(f, "{name}, {gib:.0} GiB, compute capability {major}.{minor}, {} multiprocessors, driver for CUDA {cuda}.{point}", self.multiprocessors)
+        write!(
+            f,
+            "{name}, {gib:.0} GiB, compute capability {major}.{minor}, {} multiprocessors, driver for CUDA {cuda}.{point}",
+            self.multiprocessors
+        )
     }
 }
 
@@ -108,7 +112,10 @@ fn old_enough(driver: (u32, u32), nvcc: (u32, u32)) -> Result<()> {
         12 => "driver 525 or newer".to_string(),
         major => format!("a driver for CUDA {major}"),
     };
-    let what = format!("the driver is too old: it supports CUDA {}.{}, kernels made by nvcc {}.{} need {needed}", driver.0, driver.1, nvcc.0, nvcc.1);
+    let what = format!(
+        "the driver is too old: it supports CUDA {}.{}, kernels made by nvcc {}.{} need {needed}",
+        driver.0, driver.1, nvcc.0, nvcc.1
+    );
     Err(Error::machine(what).at("cuda").advise("update NVIDIA's driver, or use --device cpu"))
 }
 
