@@ -23,9 +23,9 @@ __device__ __forceinline__ void conv2d_dw(
     const Rows<T> b{dy, dy_pitch, last, filters};
     float* out = dw + (int64_t)blockIdx.y * rows * filters;
     constexpr int W = VEC ? WIDE<float> : 1;
-    product<Math, Tile, VEC, W>(a, b, m0, n0, first, last, [&](int row, int col, Pack<W> sum) {
+    product<Math, Tile, VEC, W>(a, b, m0, n0, first, last, [&](int row, int col, Floats<W> sum) {
         const int m = m0 + row, n = n0 + col;
-        if (m < rows && n < filters) store<W>(out + (int64_t)m * filters + n, sum, add);
+        if (m < rows && n < filters) write<W>(out + (int64_t)m * filters + n, sum, add);
     });
 }
 
