@@ -41,7 +41,7 @@ __device__ __forceinline__ void channel_stats(const T* x, int x_pitch, double* p
         int x_pitch,                                                                                                           \
         double* partial, /* (parts, 2, cols): mean, M2 */                                                                      \
         Sheet s, int rows_per_part) {                                                                                          \
-        if (s.wide) channel_stats<WIDE<T>>(x, x_pitch, partial, s, rows_per_part);                                             \
+        if (s.width > 1) channel_stats<WIDE<T>>(x, x_pitch, partial, s, rows_per_part);                                        \
         else channel_stats<1>(x, x_pitch, partial, s, rows_per_part);                                                          \
     }                                                                                                                          \
     KERNEL_EXPORT(channel_stats_##type)
@@ -99,7 +99,7 @@ __device__ __forceinline__ void channel_stats_dx(
         const float* mean, const float* dmean, const float* dvar, /* (cols) each */                                            \
         U* dx,      /* (rows, cols), may be x */                                                                               \
         int dx_pitch, Sheet s, int add) {                                                                                      \
-        if (s.wide) channel_stats_dx<WIDE<T, U>>(x, x_pitch, mean, dmean, dvar, dx, dx_pitch, s, add);                         \
+        if (s.width > 1) channel_stats_dx<WIDE<T, U>>(x, x_pitch, mean, dmean, dvar, dx, dx_pitch, s, add);                    \
         else channel_stats_dx<1>(x, x_pitch, mean, dmean, dvar, dx, dx_pitch, s, add);                                         \
     }                                                                                                                          \
     KERNEL_EXPORT(channel_stats_dx_##type)
@@ -145,11 +145,28 @@ extern "C" __global__ void __launch_bounds__(THREADS) bn_coefficients_dx(
 }
 KERNEL_EXPORT(bn_coefficients_dx)
 
-// y (+)= moving stay + batch enter, one thread for each channel; y may be `moving`.
+// y (+)= moving stay + batch enter
+template <int W>
+__device__ __forceinline__ void average(
+    const float* moving, int moving_pitch, const float* batch, int batch_pitch, float stay, float enter, float* y, int y_pitch, Sheet s, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
+        Floats<W> p = read<W>(row(moving, moving_pitch, r) + c);
+        const Floats<W> q = read<W>(row(batch, batch_pitch, r) + c);
+        for (int w = 0; w < W; ++w) p.v[w] = fmaf(p.v[w], stay, q.v[w] * enter);
+        write<W>(row(y, y_pitch, r) + c, p, add);
+    }
+}
 extern "C" __global__ void __launch_bounds__(THREADS) moving_average(
-    const float* moving, const float* batch, float stay, float enter, float* y, int add, int channels) {
-    const int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c < channels) put(y + c, fmaf(moving[c], stay, batch[c] * enter), add);
+    const float* moving, // (rows, cols)
+    int moving_pitch,
+    const float* batch, // (rows, cols)
+    int batch_pitch, float stay, float enter,
+    float* y, // (rows, cols), may be moving
+    int y_pitch, Sheet s, int add) {
+    if (s.width > 1) average<WIDE<float>>(moving, moving_pitch, batch, batch_pitch, stay, enter, y, y_pitch, s, add);
+    else average<1>(moving, moving_pitch, batch, batch_pitch, stay, enter, y, y_pitch, s, add);
 }
 KERNEL_EXPORT(moving_average)
 
@@ -175,7 +192,7 @@ __device__ __forceinline__ void scale_shift(
         const float* scale, const float* shift, /* (cols) each */                                                              \
         U* y,       /* (rows, cols), may be x */                                                                               \
         int y_pitch, Sheet s, int act, int add) {                                                                              \
-        if (s.wide) scale_shift<WIDE<T, U>>(x, x_pitch, scale, shift, y, y_pitch, s, act, add);                                \
+        if (s.width > 1) scale_shift<WIDE<T, U>>(x, x_pitch, scale, shift, y, y_pitch, s, act, add);                           \
         else scale_shift<1>(x, x_pitch, scale, shift, y, y_pitch, s, act, add);                                                \
     }                                                                                                                          \
     KERNEL_EXPORT(scale_shift_##type)
@@ -218,7 +235,7 @@ __device__ __forceinline__ void scale_shift_sums(
         const float* scale, const float* shift, /* (cols) each */                                                              \
         float* partial, /* (parts, 2, cols): sums of dz x, of dz */                                                            \
         Sheet s, int rows_per_part, int act) {                                                                                 \
-        if (s.wide) scale_shift_sums<WIDE<T>>(dy, dy_pitch, x, x_pitch, scale, shift, partial, s, rows_per_part, act);         \
+        if (s.width > 1) scale_shift_sums<WIDE<T>>(dy, dy_pitch, x, x_pitch, scale, shift, partial, s, rows_per_part, act);    \
         else scale_shift_sums<1>(dy, dy_pitch, x, x_pitch, scale, shift, partial, s, rows_per_part, act);                      \
     }                                                                                                                          \
     KERNEL_EXPORT(scale_shift_sums_##type)
@@ -263,7 +280,7 @@ __device__ __forceinline__ void scale_shift_dx(
         U* dx,       /* (rows, cols), may be dy */                                                                             \
         int dx_pitch, Sheet s, int act, int add) {                                                                             \
         const ScaleShiftDx k = {scale, shift, mean, dmean, dvar};                                                              \
-        if (s.wide) scale_shift_dx<WIDE<T, U>>(dy, dy_pitch, x, x_pitch, k, dx, dx_pitch, s, act, add);                        \
+        if (s.width > 1) scale_shift_dx<WIDE<T, U>>(dy, dy_pitch, x, x_pitch, k, dx, dx_pitch, s, act, add);                   \
         else scale_shift_dx<1>(dy, dy_pitch, x, x_pitch, k, dx, dx_pitch, s, act, add);                                        \
     }                                                                                                                          \
     KERNEL_EXPORT(scale_shift_dx_##type)

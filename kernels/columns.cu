@@ -23,7 +23,7 @@ __device__ __forceinline__ void column_sum(const T* x, int x_pitch, float* parti
         int x_pitch,                                                                                                           \
         float* partial, /* (parts, 1, cols) */                                                                                 \
         Sheet s, int rows_per_part) {                                                                                          \
-        if (s.wide) column_sum<WIDE<T>>(x, x_pitch, partial, s, rows_per_part);                                                \
+        if (s.width > 1) column_sum<WIDE<T>>(x, x_pitch, partial, s, rows_per_part);                                           \
         else column_sum<1>(x, x_pitch, partial, s, rows_per_part);                                                             \
     }                                                                                                                          \
     KERNEL_EXPORT(column_sum_##type)

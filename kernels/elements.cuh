@@ -61,7 +61,7 @@ constexpr int THREADS = 256; // of every block
 struct Sheet {
     int rows, cols;
     int across;
-    int wide; // whether all matrices can be read and written in packs
+    int width; // columns of a pack: 16 bytes of the narrowest type, or 1 where a matrix is not aligned for that
 };
 static_assert(sizeof(Sheet) == 16, "as declared in src/device/cuda/sheet.rs");
 

@@ -21,7 +21,7 @@ __device__ __forceinline__ void bias_add(const T* x, int x_pitch, const float* b
         const float* b, /* (cols) */                                                                                           \
         U* y,           /* (rows, cols), may be x */                                                                           \
         int y_pitch, Sheet s, int add) {                                                                                       \
-        if (s.wide) bias_add<WIDE<T>>(x, x_pitch, b, y, y_pitch, s, add);                                                      \
+        if (s.width > 1) bias_add<WIDE<T>>(x, x_pitch, b, y, y_pitch, s, add);                                                 \
         else bias_add<1>(x, x_pitch, b, y, y_pitch, s, add);                                                                   \
     }                                                                                                                          \
     KERNEL_EXPORT(bias_add_##type)
@@ -44,7 +44,7 @@ __device__ __forceinline__ void activation(const T* x, int x_pitch, T* y, int y_
         int x_pitch,                                                                                                           \
         U* y,       /* (rows, cols), may be x */                                                                               \
         int y_pitch, Sheet s, int act, int add) {                                                                              \
-        if (s.wide) activation<WIDE<T>>(x, x_pitch, y, y_pitch, s, act, add);                                                  \
+        if (s.width > 1) activation<WIDE<T>>(x, x_pitch, y, y_pitch, s, act, add);                                             \
         else activation<1>(x, x_pitch, y, y_pitch, s, act, add);                                                               \
     }                                                                                                                          \
     KERNEL_EXPORT(activation_##type)
@@ -71,7 +71,7 @@ __device__ __forceinline__ void activation_dx(
         int y_pitch,                                                                                                           \
         U* dx,       /* (rows, cols), may be dy */                                                                             \
         int dx_pitch, Sheet s, int act, int add) {                                                                             \
-        if (s.wide) activation_dx<WIDE<T, U>>(dy, dy_pitch, y, y_pitch, dx, dx_pitch, s, act, add);                            \
+        if (s.width > 1) activation_dx<WIDE<T, U>>(dy, dy_pitch, y, y_pitch, dx, dx_pitch, s, act, add);                       \
         else activation_dx<1>(dy, dy_pitch, y, y_pitch, dx, dx_pitch, s, act, add);                                            \
     }                                                                                                                          \
     KERNEL_EXPORT(activation_dx_##type)
@@ -90,7 +90,7 @@ __device__ __forceinline__ void copy(const T* x, int x_pitch, U* y, int y_pitch,
         int x_pitch,                                                                                                           \
         U* y,       /* (rows, cols) */                                                                                         \
         int y_pitch, Sheet s, int add) {                                                                                       \
-        if (s.wide) copy<WIDE<T, U>>(x, x_pitch, y, y_pitch, s, add);                                                          \
+        if (s.width > 1) copy<WIDE<T, U>>(x, x_pitch, y, y_pitch, s, add);                                                     \
         else copy<1>(x, x_pitch, y, y_pitch, s, add);                                                                          \
     }                                                                                                                          \
     KERNEL_EXPORT(copy_##type)
@@ -109,7 +109,7 @@ template <int W, class U> __device__ __forceinline__ void fill(float value, U* y
         float value,                                                                                                           \
         U* y, /* (rows, cols) */                                                                                               \
         int y_pitch, Sheet s, int add) {                                                                                       \
-        if (s.wide) fill<WIDE<U>>(value, y, y_pitch, s, add);                                                                  \
+        if (s.width > 1) fill<WIDE<U>>(value, y, y_pitch, s, add);                                                             \
         else fill<1>(value, y, y_pitch, s, add);                                                                               \
     }                                                                                                                          \
     KERNEL_EXPORT(fill_##type)

@@ -56,7 +56,7 @@ __device__ __forceinline__ void max_pool(const T* x, int x_pitch, T* y, int y_pi
         int x_pitch,                                                                                                           \
         U* y,       /* (rows = N * out_h * out_w, cols) */                                                                     \
         int y_pitch, Sheet s, Window g, int add) {                                                                             \
-        if (s.wide) max_pool<WIDE<T>>(x, x_pitch, y, y_pitch, s, g, add);                                                      \
+        if (s.width > 1) max_pool<WIDE<T>>(x, x_pitch, y, y_pitch, s, g, add);                                                 \
         else max_pool<1>(x, x_pitch, y, y_pitch, s, g, add);                                                                   \
     }                                                                                                                          \
     KERNEL_EXPORT(max_pool_##type)
@@ -114,7 +114,7 @@ __device__ __forceinline__ void max_pool_dx(
         int x_pitch,                                                                                                           \
         U* dx,       /* (rows = N * in_h * in_w, cols) */                                                                      \
         int dx_pitch, Sheet s, Window g, Divisor by_in_w, Divisor by_in_pixels, int add) {                                     \
-        if (s.wide) max_pool_dx<WIDE<T, U>>(dy, dy_pitch, x, x_pitch, dx, dx_pitch, s, g, by_in_w, by_in_pixels, add);         \
+        if (s.width > 1) max_pool_dx<WIDE<T, U>>(dy, dy_pitch, x, x_pitch, dx, dx_pitch, s, g, by_in_w, by_in_pixels, add);    \
         else max_pool_dx<1>(dy, dy_pitch, x, x_pitch, dx, dx_pitch, s, g, by_in_w, by_in_pixels, add);                         \
     }                                                                                                                          \
     KERNEL_EXPORT(max_pool_dx_##type)
@@ -155,7 +155,7 @@ __device__ __forceinline__ void avg_pool(
         int x_pitch,                                                                                                           \
         U* y,       /* (rows = N * out_h * out_w, cols) */                                                                     \
         int y_pitch, Sheet s, Window g, int count_padding, int add) {                                                          \
-        if (s.wide) avg_pool<WIDE<T>>(x, x_pitch, y, y_pitch, s, g, count_padding, add);                                       \
+        if (s.width > 1) avg_pool<WIDE<T>>(x, x_pitch, y, y_pitch, s, g, count_padding, add);                                  \
         else avg_pool<1>(x, x_pitch, y, y_pitch, s, g, count_padding, add);                                                    \
     }                                                                                                                          \
     KERNEL_EXPORT(avg_pool_##type)
@@ -173,6 +173,7 @@ __device__ __forceinline__ void avg_pool_dx(
         const Span down = readers_of(at.i, g.stride_h, g.pad_top, g.kernel_h, g.out_h);
         const Span along = readers_of(at.j, g.stride_w, g.pad_left, g.kernel_w, g.out_w);
         Floats<W> sum = {};
+#pragma unroll 1
         for (int i = down.first; i < down.last; ++i) {
             const int tall = taps(i, g.stride_h, g.pad_top, g.kernel_h, g.in_h, count_padding);
             for (int j = along.first; j < along.last; ++j) {
@@ -185,12 +186,12 @@ __device__ __forceinline__ void avg_pool_dx(
     }
 }
 #define AVG_POOL_DX(type, T, U)                                                                                                \
-    extern "C" __global__ void __launch_bounds__(THREADS) avg_pool_dx_##type(                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS, 4) avg_pool_dx_##type(                                                  \
         const T* dy, /* (N * out_h * out_w, cols) */                                                                           \
         int dy_pitch,                                                                                                          \
         U* dx,       /* (rows = N * in_h * in_w, cols) */                                                                      \
         int dx_pitch, Sheet s, Window g, Divisor by_in_w, Divisor by_in_pixels, int count_padding, int add) {                  \
-        if (s.wide) avg_pool_dx<WIDE<T, U>>(dy, dy_pitch, dx, dx_pitch, s, g, by_in_w, by_in_pixels, count_padding, add);      \
+        if (s.width > 1) avg_pool_dx<WIDE<T, U>>(dy, dy_pitch, dx, dx_pitch, s, g, by_in_w, by_in_pixels, count_padding, add); \
         else avg_pool_dx<1>(dy, dy_pitch, dx, dx_pitch, s, g, by_in_w, by_in_pixels, count_padding, add);                      \
     }                                                                                                                          \
     KERNEL_EXPORT(avg_pool_dx_##type)
@@ -226,8 +227,8 @@ __device__ __forceinline__ void global_avg_pool(const T* x, int x_pitch, float* 
         const T* x, /* (images * pixels, cols) */                                                                              \
         int x_pitch,                                                                                                           \
         float* y,   /* (images, cols) */                                                                                       \
-        int y_pitch, int pixels, int cols, int add, int wide) {                                                                \
-        if (wide) global_avg_pool<WIDE<T>>(x, x_pitch, y, y_pitch, pixels, cols, add);                                         \
+        int y_pitch, int pixels, int cols, int add, int width) {                                                               \
+        if (width > 1) global_avg_pool<WIDE<T>>(x, x_pitch, y, y_pitch, pixels, cols, add);                                    \
         else global_avg_pool<1>(x, x_pitch, y, y_pitch, pixels, cols, add);                                                    \
     }                                                                                                                          \
     KERNEL_EXPORT(global_avg_pool_##type)
@@ -252,7 +253,7 @@ __device__ __forceinline__ void global_avg_pool_dx(
         int dy_pitch,                                                                                                          \
         U* dx,           /* (rows = images * pixels, cols) */                                                                  \
         int dx_pitch, Sheet s, int pixels, int add) {                                                                          \
-        if (s.wide) global_avg_pool_dx<WIDE<U>>(dy, dy_pitch, dx, dx_pitch, s, pixels, add);                                   \
+        if (s.width > 1) global_avg_pool_dx<WIDE<U>>(dy, dy_pitch, dx, dx_pitch, s, pixels, add);                              \
         else global_avg_pool_dx<1>(dy, dy_pitch, dx, dx_pitch, s, pixels, add);                                                \
     }                                                                                                                          \
     KERNEL_EXPORT(global_avg_pool_dx_##type)
