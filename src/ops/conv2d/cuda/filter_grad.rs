@@ -1,10 +1,10 @@
-use super::{Arithmetic, Product};
-use crate::base::{DType, Ty};
+use super::{Product, on_images};
+use crate::base::Ty;
 use crate::device::Call;
 use crate::device::cuda::window::{Divisor, Window};
 use crate::device::cuda::{Cuda, DevicePtr, Kernel};
 use crate::kernels;
-use crate::ops::conv2d::{Conv2dDw, flat_geometry};
+use crate::ops::conv2d::Conv2dDw;
 use crate::ops::Run;
 use half::bf16;
 
@@ -51,10 +51,10 @@ impl Run<Cuda> for Conv2dDw {
 
     fn run(&self, call: &Call<'_, Cuda>) {
         let (x, dy, dw) = (call.src(0), call.src(1), call.dst(0));
-        let (geom, images) = flat_geometry(&self.window, call.ins[0].ty.shape);
+        let (geom, images) = on_images(&self.window, call.ins[0].ty.shape);
         let (each, splits) = splits(call.ins[0].ty, call.ins[1].ty, geom.taps_total());
         let (rows, cols) = (dw.rows as usize, dw.cols as usize);
-        let product = Product::new(call.device, self.math, rows, cols, &[&x, &dy, &dw]);
+        let product = Product::new(call.device, self.math, [rows, cols, splits], &[&x, &dy, &dw]);
         let (to, add) = if splits > 1 { (call.scratch(), 0) } else { (dw.ptr, dw.add) };
         let arguments = (
             x.ptr,
@@ -62,10 +62,10 @@ impl Run<Cuda> for Conv2dDw {
             dy.ptr,
             dy.pitch,
             to,
-            Window::from(&geom),
+            Window::on(&geom),
             images,
             x.cols,
-            Divisor::new(x.cols as usize),
+            Divisor::by(x.cols as usize),
             dw.cols,
             each as i32,
             add,

@@ -1,10 +1,9 @@
-use super::Product;
-use crate::base::Ty;
+use super::{Product, on_images};
 use crate::device::Call;
 use crate::device::cuda::window::{Divisor, Window};
 use crate::device::cuda::{Cuda, DevicePtr, Kernel};
-use crate::ops::activation::cuda::code;
-use crate::ops::conv2d::{Conv2d, flat_geometry};
+use crate::ops::activation::cuda::number;
+use crate::ops::conv2d::Conv2d;
 use crate::ops::Run;
 use crate::{kernel_struct, kernels};
 use half::bf16;
@@ -40,26 +39,26 @@ table! {
 impl Run<Cuda> for Conv2d {
     fn run(&self, call: &Call<'_, Cuda>) {
         let (x, w, y) = (call.src(0), call.src(1), call.dst(0));
-        let (geom, images) = flat_geometry(&self.window, call.ins[0].ty.shape);
+        let (geom, images) = on_images(&self.window, call.ins[0].ty.shape);
         let vector = |field: bool, i: usize| if field { call.src(i).ptr } else { DevicePtr(0) };
         let finish = Finish {
             scale: vector(self.scale, 2),
             bias: vector(self.bias, 2 + usize::from(self.scale)),
-            act: code(self.act),
+            act: number(self.act),
             add: y.add,
         };
         let (rows, cols) = (y.rows as usize, y.cols as usize);
-        let product = Product::new(call.device, self.math, rows, cols, &[&x, &w, &y]);
+        let product = Product::new(call.device, self.math, [rows, cols, 1], &[&x, &w, &y]);
         let arguments = (
             x.ptr,
             x.pitch,
             w.ptr,
             y.ptr,
             y.pitch,
-            Window::from(&geom),
+            Window::on(&geom),
             images,
             x.cols,
-            Divisor::new(x.cols as usize),
+            Divisor::by(x.cols as usize),
             y.cols,
             finish,
         );

@@ -1,10 +1,10 @@
-use super::Product;
+use super::{Product, on_images};
 use crate::device::Call;
 use crate::device::cuda::window::{Divisor, Window};
 use crate::device::cuda::{Cuda, DevicePtr, Kernel};
 use crate::kernels;
 use crate::ops::Run;
-use crate::ops::conv2d::{Conv2dDx, flat_geometry};
+use crate::ops::conv2d::Conv2dDx;
 use half::bf16;
 
 type Arguments = (DevicePtr, i32, DevicePtr, DevicePtr, i32, Window, i32, i32, i32, Divisor, i32);
@@ -27,23 +27,23 @@ table! {
 impl Run<Cuda> for Conv2dDx {
     fn run(&self, call: &Call<'_, Cuda>) {
         let (dy, w, dx) = (call.src(0), call.src(1), call.dst(0));
-        let (geom, images) = flat_geometry(&self.window, call.outs[0].ty.shape);
+        let (geom, images) = on_images(&self.window, call.outs[0].ty.shape);
         // Each residue class of the stride is a layer of the grid, which is as large as the largest of them.
         let classes = geom.stride[0] * geom.stride[1];
         let rows = images as usize * geom.input[0].div_ceil(geom.stride[0]) * geom.input[1].div_ceil(geom.stride[1]);
         let cols = dx.cols as usize;
-        let product = Product::new(call.device, self.math, rows * classes, cols, &[&dy, &w, &dx]);
+        let product = Product::new(call.device, self.math, [rows, cols, classes], &[&dy, &w, &dx]);
         let arguments = (
             dy.ptr,
             dy.pitch,
             w.ptr,
             dx.ptr,
             dx.pitch,
-            Window::from(&geom),
+            Window::on(&geom),
             images,
             dx.cols,
             dy.cols,
-            Divisor::new(dy.cols as usize),
+            Divisor::by(dy.cols as usize),
             dx.add,
         );
         let (kernel, grid) = (product.kernel(&KERNELS), (product.blocks(rows, cols), classes));

@@ -7,14 +7,19 @@ mod filter_grad;
 mod forward;
 mod input_grad;
 
-use crate::base::DType;
+use super::geometry;
+use crate::base::{DType, Geom, Math, Shape, Window};
 use crate::device::cuda::driver::Declared;
 use crate::device::cuda::{Cuda, Matrix};
-use crate::ops::Math;
 
 /// The kernels of the family.
 pub fn declared() -> Vec<Declared> {
     [forward::declared(), input_grad::declared(), filter_grad::declared()].concat()
+}
+
+/// The geometry of a window on images of `shape`, and the number of images.
+fn on_images(window: &Window, shape: Shape) -> (Geom, i32) {
+    (geometry(window, shape), shape.dims()[0] as i32)
 }
 
 /// How numbers are multiplied, as the tables of kernels are ordered.
@@ -68,14 +73,14 @@ const TILES: [Tile; 5] = [
 /// The tile for operands without vectors.
 const ANY: usize = 4;
 
-/// The tile that computes `rows` x `cols` results soonest on so many processors, each busy with one tile at a time: a whole
-/// number of rounds. Tiles differ in speed alone: the sum behind a result always goes over k in the same order.
-fn pick(rows: usize, cols: usize, vectors: bool, processors: usize) -> usize {
+/// The tile that computes `layers` matrices of `rows` x `cols` results soonest on so many processors, each busy with one tile at
+/// a time: a whole number of rounds. Tiles differ in speed alone: the sum behind a result always goes over k in the same order.
+fn pick([rows, cols, layers]: [usize; 3], vectors: bool, processors: usize) -> usize {
     if !vectors {
         return ANY;
     }
     let time = |t: &Tile| {
-        let rounds = (rows.div_ceil(t.rows) * cols.div_ceil(t.cols)).div_ceil(processors);
+        let rounds = (layers * rows.div_ceil(t.rows) * cols.div_ceil(t.cols)).div_ceil(processors);
         (rounds * t.rows * t.cols) as f64 / t.speed
     };
     (0..ANY).min_by(|&a, &b| time(&TILES[a]).total_cmp(&time(&TILES[b]))).expect("there are tiles")
@@ -88,10 +93,10 @@ struct Product {
 }
 
 impl Product {
-    /// The product of `rows` x `cols` results. `operands` are all that it reads and writes in vectors.
-    fn new(cuda: &Cuda, math: Math, rows: usize, cols: usize, operands: &[&Matrix]) -> Self {
+    /// The product of `[rows, cols, layers]` results. `operands` are all that it reads and writes in vectors.
+    fn new(cuda: &Cuda, math: Math, size: [usize; 3], operands: &[&Matrix]) -> Self {
         let vectors = operands.iter().all(|m| m.packs());
-        Product { arithmetic: Arithmetic::of(operands[0].dtype, math), tile: pick(rows, cols, vectors, cuda.processors()) }
+        Product { arithmetic: Arithmetic::of(operands[0].dtype, math), tile: pick(size, vectors, cuda.processors()) }
     }
 
     /// The kernel of a table `[arithmetic][tile]`.
@@ -129,10 +134,11 @@ mod tests {
 
     #[test]
     fn small_products_get_small_tiles() {
-        assert_eq!(pick(100_000, 512, true, 132), 0);
-        assert_eq!(pick(100_000, 64, true, 132), 1);
-        assert_eq!(pick(100_000, 32, true, 132), 2);
-        assert_eq!(pick(784, 32, true, 132), 3);
-        assert_eq!(pick(100_000, 512, false, 132), ANY);
+        let tile = |rows, cols, vectors| pick([rows, cols, 1], vectors, 132);
+        assert_eq!(tile(100_000, 512, true), 0);
+        assert_eq!(tile(100_000, 64, true), 1);
+        assert_eq!(tile(100_000, 32, true), 2);
+        assert_eq!(tile(784, 32, true), 3);
+        assert_eq!(tile(100_000, 512, false), ANY);
     }
 }
