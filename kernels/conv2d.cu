@@ -11,7 +11,6 @@ struct Finish {
     const float* bias;  // (n), or null for 0
     int act;            // LINEAR, RELU, SIGMOID
     int add;
-    static const char* spelling() { return "Finish"; }
 };
 
 template <class Math, class Tile, bool VEC, class T = typename Math::Element>
@@ -29,22 +28,22 @@ __device__ __forceinline__ void conv2d(
     a.window = window, a.pixels = pixels, a.channels = channels, a.by_channels = by_channels;
     const Rows<T> b{w, filters, depth, filters};
     constexpr int W = VEC ? WIDE<T> : 1;
-    product<Math, Tile, VEC, W>(a, b, m0, n0, 0, depth, [&](int row, int col, Pack<W> sum) {
+    product<Math, Tile, VEC, W>(a, b, m0, n0, 0, depth, [&](int row, int col, Floats<W> sum) {
         const int m = m0 + row, n = n0 + col;
         if (m >= pixels || n >= filters) return;
         for (int i = 0; i < W; i++) {
             const float scaled = finish.scale ? sum.v[i] * finish.scale[n + i] : sum.v[i];
             sum.v[i] = activate(finish.act, finish.bias ? scaled + finish.bias[n + i] : scaled);
         }
-        store<W>(y + (int64_t)m * y_pitch + n, sum, finish.add);
+        write<W>(y + (int64_t)m * y_pitch + n, sum, finish.add);
     });
 }
 
-#define CONV2D(suffix, Math, Tile, VEC)                                                                                        \
-    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_##suffix(                                               \
-        const Math::Element* x, int x_pitch, const Math::Element* w, Math::Element* y, int y_pitch, Window window, int images, \
-        int channels, Divisor by_channels, int filters, Finish finish) {                                                       \
-        conv2d<Math, Tile, VEC>(x, x_pitch, w, y, y_pitch, window, images, channels, by_channels, filters, finish);            \
-    }                                                                                                                          \
+#define CONV2D(suffix, Math, Tile, VEC)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_##suffix(                                                \
+        const Math::Element* x, int x_pitch, const Math::Element* w, Math::Element* y, int y_pitch, Window window, int images,  \
+        int channels, Divisor by_channels, int filters, Finish finish) {                                                        \
+        conv2d<Math, Tile, VEC>(x, x_pitch, w, y, y_pitch, window, images, channels, by_channels, filters, finish);             \
+    }                                                                                                                           \
     KERNEL_EXPORT(conv2d_##suffix)
 PRODUCTS(CONV2D)

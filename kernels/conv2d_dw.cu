@@ -23,19 +23,19 @@ __device__ __forceinline__ void conv2d_dw(
     const Rows<T> b{dy, dy_pitch, last, filters};
     float* out = dw + (int64_t)blockIdx.y * rows * filters;
     constexpr int W = VEC ? WIDE<float> : 1;
-    product<Math, Tile, VEC, W>(a, b, m0, n0, first, last, [&](int row, int col, Pack<W> sum) {
+    product<Math, Tile, VEC, W>(a, b, m0, n0, first, last, [&](int row, int col, Floats<W> sum) {
         const int m = m0 + row, n = n0 + col;
-        if (m < rows && n < filters) store<W>(out + (int64_t)m * filters + n, sum, add);
+        if (m < rows && n < filters) write<W>(out + (int64_t)m * filters + n, sum, add);
     });
 }
 
-#define CONV2D_DW(suffix, Math, Tile, VEC)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dw_##suffix(                                            \
-        const Math::Element* x, int x_pitch, const Math::Element* dy, int dy_pitch, float* dw, Window window, int images,      \
-        int channels, Divisor by_channels, int filters, int pixels_per_split, int add) {                                       \
-        conv2d_dw<Math, Tile, VEC>(x, x_pitch, dy, dy_pitch, dw, window, images, channels, by_channels, filters,               \
-                                   pixels_per_split, add);                                                                     \
-    }                                                                                                                          \
+#define CONV2D_DW(suffix, Math, Tile, VEC)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dw_##suffix(                                             \
+        const Math::Element* x, int x_pitch, const Math::Element* dy, int dy_pitch, float* dw, Window window, int images,       \
+        int channels, Divisor by_channels, int filters, int pixels_per_split, int add) {                                        \
+        conv2d_dw<Math, Tile, VEC>(x, x_pitch, dy, dy_pitch, dw, window, images, channels, by_channels, filters,                \
+                                   pixels_per_split, add);                                                                      \
+    }                                                                                                                           \
     KERNEL_EXPORT(conv2d_dw_##suffix)
 PRODUCTS(CONV2D_DW)
 

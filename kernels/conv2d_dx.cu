@@ -22,17 +22,17 @@ __device__ __forceinline__ void conv2d_dx(
     const TurnedFilter<T> b{w, lattice, channels, filters, by_filters};
     constexpr int W = VEC ? WIDE<T> : 1;
     // The grid is that of the largest class. A block beyond a smaller one has no slab to sum.
-    product<Math, Tile, VEC, W>(a, b, m0, n0, 0, m0 < pixels ? depth : 0, [&](int row, int col, Pack<W> sum) {
+    product<Math, Tile, VEC, W>(a, b, m0, n0, 0, m0 < pixels ? depth : 0, [&](int row, int col, Floats<W> sum) {
         const int m = m0 + row, n = n0 + col;
-        if (m < pixels && n < channels) store<W>(dx + lattice.input_pixel(m) * dx_pitch + n, sum, add);
+        if (m < pixels && n < channels) write<W>(dx + lattice.input_pixel(m) * dx_pitch + n, sum, add);
     });
 }
 
-#define CONV2D_DX(suffix, Math, Tile, VEC)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dx_##suffix(                                            \
-        const Math::Element* dy, int dy_pitch, const Math::Element* w, Math::Element* dx, int dx_pitch, Window window,         \
-        int images, int channels, int filters, Divisor by_filters, int add) {                                                  \
-        conv2d_dx<Math, Tile, VEC>(dy, dy_pitch, w, dx, dx_pitch, window, images, channels, filters, by_filters, add);         \
-    }                                                                                                                          \
+#define CONV2D_DX(suffix, Math, Tile, VEC)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dx_##suffix(                                             \
+        const Math::Element* dy, int dy_pitch, const Math::Element* w, Math::Element* dx, int dx_pitch, Window window,          \
+        int images, int channels, int filters, Divisor by_filters, int add) {                                                   \
+        conv2d_dx<Math, Tile, VEC>(dy, dy_pitch, w, dx, dx_pitch, window, images, channels, filters, by_filters, add);          \
+    }                                                                                                                           \
     KERNEL_EXPORT(conv2d_dx_##suffix)
 PRODUCTS(CONV2D_DX)

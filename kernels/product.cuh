@@ -227,7 +227,7 @@ template <class Math, int EXTENT, class Operand, int THREADS, bool VEC> struct L
     __device__ __forceinline__ void put(T* slab, int pass, const T* from) const {
         T* to = slab + (row + pass * STEP) * S::PITCH + col;
         if constexpr (VEC) cp_async_16(to, from ? from : operand.base(), from ? 16 : 0);
-        else round_to(*to, from ? to_float(*from) : 0.0f);
+        else ::store(to, from ? ::load(from) : 0.0f);
     }
 };
 
@@ -276,7 +276,7 @@ __device__ __forceinline__ void product(const A& a, const B& b, int m0, int n0, 
     __syncthreads();
     for (int i = threadIdx.x * W; i < Tile::BM * Tile::BN; i += Tile::THREADS * W) {
         const int row = i / Tile::BN, col = i % Tile::BN;
-        Pack<W> pack;
+        Floats<W> pack;
 #pragma unroll
         for (int w = 0; w < W; w++) pack.v[w] = results[row * R::PITCH + col + w];
         finish(row, col, pack);
