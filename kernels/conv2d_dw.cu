@@ -29,13 +29,13 @@ __device__ __forceinline__ void conv2d_dw(
     });
 }
 
-#define CONV2D_DW(suffix, Math, Tile, VEC)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dw_##suffix(                                            \
-        const Math::Element* x, int x_pitch, const Math::Element* dy, int dy_pitch, float* dw, Window window, int images,      \
-        int channels, Divisor by_channels, int filters, int pixels_per_split, int add) {                                       \
-        conv2d_dw<Math, Tile, VEC>(x, x_pitch, dy, dy_pitch, dw, window, images, channels, by_channels, filters,               \
-                                   pixels_per_split, add);                                                                     \
-    }                                                                                                                          \
+#define CONV2D_DW(suffix, Math, Tile, VEC)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dw_##suffix(                                             \
+        const Math::Element* x, int x_pitch, const Math::Element* dy, int dy_pitch, float* dw, Window window, int images,       \
+        int channels, Divisor by_channels, int filters, int pixels_per_split, int add) {                                        \
+        conv2d_dw<Math, Tile, VEC>(x, x_pitch, dy, dy_pitch, dw, window, images, channels, by_channels, filters,                \
+                                   pixels_per_split, add);                                                                      \
+    }                                                                                                                           \
     KERNEL_EXPORT(conv2d_dw_##suffix)
 PRODUCTS(CONV2D_DW)
 

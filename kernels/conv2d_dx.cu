@@ -28,11 +28,11 @@ __device__ __forceinline__ void conv2d_dx(
     });
 }
 
-#define CONV2D_DX(suffix, Math, Tile, VEC)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dx_##suffix(                                            \
-        const Math::Element* dy, int dy_pitch, const Math::Element* w, Math::Element* dx, int dx_pitch, Window window,         \
-        int images, int channels, int filters, Divisor by_filters, int add) {                                                  \
-        conv2d_dx<Math, Tile, VEC>(dy, dy_pitch, w, dx, dx_pitch, window, images, channels, filters, by_filters, add);         \
-    }                                                                                                                          \
+#define CONV2D_DX(suffix, Math, Tile, VEC)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dx_##suffix(                                             \
+        const Math::Element* dy, int dy_pitch, const Math::Element* w, Math::Element* dx, int dx_pitch, Window window,          \
+        int images, int channels, int filters, Divisor by_filters, int add) {                                                   \
+        conv2d_dx<Math, Tile, VEC>(dy, dy_pitch, w, dx, dx_pitch, window, images, channels, filters, by_filters, add);          \
+    }                                                                                                                           \
     KERNEL_EXPORT(conv2d_dx_##suffix)
 PRODUCTS(CONV2D_DX)

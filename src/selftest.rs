@@ -8,6 +8,7 @@
 //!
 //! A test that cannot fail proves nothing, so the same checks are then run on planted faults, each of which must be caught.
 
+mod cuda;
 mod draw;
 mod equal;
 mod gradient;
@@ -72,6 +73,8 @@ pub enum Target {
     Naive,
     /// The CPU device on every instruction set of this machine, on one thread and on two.
     Cpu,
+    /// The CUDA kernels on the emulated driver: with all checks, and in another order without.
+    Emulated,
 }
 
 /// Runs all cases; `progress(done, total)` is called as they finish.
@@ -80,9 +83,12 @@ pub enum Target {
 /// When the machine has no memory for them.
 pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) -> Result<Report> {
     let cases: Vec<Case> = Op::cases().into_iter().filter(|c| only.is_none_or(|name| c.op.name() == name)).collect();
+    if target == Target::Emulated {
+        return cuda::emulated(&cases, progress);
+    }
     let cpus = match target {
-        Target::Naive => Vec::new(),
         Target::Cpu => devices(),
+        Target::Naive | Target::Emulated => Vec::new(),
     };
     let mut rows = Vec::new();
     let (mut planted, mut caught) = (0, 0);
@@ -109,8 +115,8 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
     let passed = rows.iter().filter(|r| r.passed()).count();
     let worst = rows.iter().max_by(|a, b| a.share.total_cmp(&b.share)).cloned();
     let (device, dtypes) = match target {
-        Target::Naive => ("naive".into(), vec!["f64".into()]),
         Target::Cpu => (cpus[0].describe_isas(), vec!["f64".into(), "f32".into()]),
+        Target::Naive | Target::Emulated => ("naive".into(), vec!["f64".into()]),
     };
     Ok(Report {
         device,

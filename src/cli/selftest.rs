@@ -36,7 +36,7 @@ enum Name {
     Naive,
     /// An NVIDIA GPU; not in this build
     Cuda,
-    /// The CUDA kernels on an emulated driver; not in this build
+    /// The CUDA kernels on this machine's processor; needs a C++ compiler
     Emulated,
 }
 
@@ -58,7 +58,8 @@ pub fn run(args: Args) -> Result<()> {
     let target = match args.device {
         Name::Cpu => Target::Cpu,
         Name::Naive => Target::Naive,
-        Name::Cuda | Name::Emulated => return Err(no_cuda()),
+        Name::Emulated => Target::Emulated,
+        Name::Cuda => return Err(no_cuda()),
     };
     let ops: Vec<&str> = Op::names().into_iter().filter(|name| args.op.as_deref().is_none_or(|op| op == *name)).collect();
     if let (Some(op), true) = (&args.op, ops.is_empty()) {

@@ -1,9 +1,10 @@
-//! Where a program runs: `naive` (f64, the specification), `cpu` (the fast default), and a place for `cuda`.
+//! Where a program runs: `naive` (f64, the specification), `cpu` (the embedded default) and `cuda` (NVIDIA GPUs).
 //!
 //! A device allocates flat arenas of memory and copies to and from them. It knows nothing of graphs: a step reaches it
 //! as a [`Call`], a list of operands whose places in the arenas were settled by the memory plan.
 
 pub mod cpu;
+pub mod cuda;
 pub mod naive;
 
 use crate::base::{DType, Ty};
@@ -98,6 +99,20 @@ pub trait Device: Sized {
 
     /// Copies bytes out of a memory from a byte offset.
     fn read(&self, memory: &Self::Memory, offset: usize, bytes: &mut [u8]);
+
+    /// Waits until all that was asked for has happened.
+    ///
+    /// # Errors
+    /// The first thing that went wrong since the last time. What was read since then is then not to be used.
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called before the launches of a step, for a device that checks them.
+    fn before(&self, _call: &Call<'_, Self>) {}
+
+    /// Called after the launches of a step.
+    fn after(&self, _call: &Call<'_, Self>) {}
 }
 
 /// The arenas of a session on one device.

@@ -9,6 +9,7 @@ mod window;
 
 use crate::base::{Shape, Ty, Val};
 use crate::device::cpu::Cpu;
+use crate::device::cuda::Cuda;
 use crate::device::naive::Naive;
 use crate::device::{Call, Device};
 use crate::error::Result;
@@ -274,7 +275,11 @@ macro_rules! ops {
                         each!(op, op => Run::<$device>::derived(op, self, ins, outs))
                     }
                     fn prepare(op: &Op, call: &Call<'_, Self>) { each!(op, op => Run::<$device>::prepare(op, call)) }
-                    fn run(op: &Op, call: &Call<'_, Self>) { each!(op, op => Run::<$device>::run(op, call)) }
+                    fn run(op: &Op, call: &Call<'_, Self>) {
+                        call.device.before(call);
+                        each!(op, op => Run::<$device>::run(op, call));
+                        call.device.after(call);
+                    }
                 }
             };
         }
@@ -317,3 +322,20 @@ ops! {
 
 backend!(Naive);
 backend!(Cpu);
+backend!(Cuda);
+
+/// Ops whose CUDA kernels are still to come.
+macro_rules! unready {
+    ($($name:ident),* $(,)?) => {$(
+        impl Run<Cuda> for $name {
+            fn run(&self, call: &Call<'_, Cuda>) {
+                call.device.fail(crate::error::Error::internal(concat!(stringify!($name), " has no CUDA kernel")));
+            }
+        }
+    )*};
+}
+unready!(
+    Conv2d, Conv2dDx, Conv2dDw,
+    Depthwise, DepthwiseDx, DepthwiseDw,
+    Dense, DenseDx, DenseDw,
+);

@@ -163,6 +163,9 @@ pub(super) fn execute<D: Backend>(
     D::prepare(op, &call);
     D::run(op, &call);
     image.read_back(device, &arenas);
+    if let Err(error) = device.sync() {
+        return Ok(Err(error.to_string()));
+    }
     let result = &results[0];
     let values: Vec<f64> = (0..result.ty.shape.len()).map(|i| image.cells[image.at(result, i)]).collect();
     plant(&mut image, &before, result, budget(op, ins, &Array { shape: result.ty.shape, data: values }), fault);

@@ -1,0 +1,70 @@
+//! The op table on CUDA kernels.
+
+use super::run::{self, Fault};
+use super::{Report, Row, equal};
+use crate::device::cuda::Cuda;
+use crate::device::cuda::emulated::{Manner, object, open};
+use crate::error::Result;
+use crate::ops::{Case, Op};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+/// Runs cases on the emulated driver, on all cores.
+pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
+    for manner in [Manner::CHECKED, Manner::FAST] {
+        object(manner.build)?;
+    }
+    let check = |case: &Case, devices: &[Cuda; 2]| {
+        let [checked, fast] = devices;
+        let mut rows = run::check(case, checked, Fault::None)?;
+        rows.extend(run::check(case, fast, Fault::None)?);
+        rows.extend(equal::check(case, fast)?);
+        Ok(rows)
+    };
+    let rows = each(cases, progress, &check)?;
+    let passed = rows.iter().filter(|r| r.passed()).count();
+    let worst = rows.iter().max_by(|a, b| a.share.total_cmp(&b.share)).cloned();
+    Ok(Report {
+        device: "emulated".into(),
+        rows: rows.len(),
+        passed,
+        failed: rows.into_iter().filter(|r| !r.passed()).collect(),
+        ops: Op::names(),
+        dtypes: vec!["f32".into()],
+        faults_planted: 0,
+        faults_caught: 0,
+        worst,
+    })
+}
+
+/// Checks cases on as many threads as there are cores, each with devices of its own; rows come in the order of the cases.
+fn each(
+    cases: &[Case],
+    progress: &dyn Fn(usize, usize),
+    check: &(dyn Fn(&Case, &[Cuda; 2]) -> Result<Vec<Row>> + Sync),
+) -> Result<Vec<Row>> {
+    let (next, (sender, receiver)) = (AtomicUsize::new(0), mpsc::channel());
+    let work = &|sender: mpsc::Sender<(usize, Result<Vec<Row>>)>| {
+        let devices = open(Manner::CHECKED).and_then(|checked| Ok([checked, open(Manner::FAST)?]));
+        while let Some((i, case)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, cases.get(i)?))) {
+            let rows = devices.as_ref().map_err(Clone::clone).and_then(|devices| check(case, devices));
+            if sender.send((i, rows)).is_err() {
+                return;
+            }
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let mut found: Vec<Vec<Row>> = vec![Vec::new(); cases.len()];
+    std::thread::scope(|scope| {
+        (0..cores).for_each(|_| {
+            let sender = sender.clone();
+            scope.spawn(move || work(sender));
+        });
+        drop(sender);
+        for (done, (i, rows)) in receiver.iter().enumerate() {
+            found[i] = rows?;
+            progress(done + 1, cases.len());
+        }
+        Ok(found.into_iter().flatten().collect())
+    })
+}
