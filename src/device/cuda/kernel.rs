@@ -7,8 +7,13 @@
 //! }
 //! call.launch(scale_f32, grid, 256, 0, (x.ptr, x.pitch, y.ptr, y.rows, y.cols));
 //! ```
+//!
+//! A kernel with an instance for each storage type is declared once: `fn copy<T, U>(x: *const T, y: *mut U) for all;`, where `same`
+//! has the instances that read and write one type, and `all` the mixed ones too. `copy.of(&[x], y)` picks one by its operands.
 
+use super::Matrix;
 use super::driver::{Declared, DevicePtr};
+use crate::base::DType;
 use std::marker::PhantomData;
 
 /// A kernel that takes arguments of the types `A`.
@@ -34,8 +39,8 @@ impl<A> Kernel<A> {
     }
 
     /// The declaration, for the test.
-    pub fn declared(&self) -> Declared {
-        Declared { name: self.name, file: self.file, signature: (self.signature)() }
+    pub fn declared(&self) -> Vec<Declared> {
+        vec![Declared { name: self.name, file: self.file, signature: (self.signature)() }]
     }
 }
 
@@ -142,22 +147,103 @@ macro_rules! tuples_up_to {
 }
 tuples_up_to!(A B C D E F G H I J K L M N O P Q R S T U V W X Y Z);
 
+/// One kernel for several storage types: the instance `name_f32` reads and writes matrices of f32, `name_bf16` of bf16, and
+/// `name_bf16_f32` reads bf16 and writes f32.
+pub struct Typed<A: 'static> {
+    name: &'static str,
+    instances: &'static [(DType, DType, Kernel<A>)],
+}
+
+impl<A> Typed<A> {
+    /// Made by [`kernels!`](crate::kernels).
+    pub const fn new(name: &'static str, instances: &'static [(DType, DType, Kernel<A>)]) -> Self {
+        Typed { name, instances }
+    }
+
+    /// The instance for these operands.
+    ///
+    /// # Panics
+    /// If there is none, or if the sources differ in type: the precision pass asks for no such rows.
+    pub fn of(&self, sources: &[Matrix], written: Matrix) -> Kernel<A> {
+        let read = sources[0].dtype;
+        let found = self.instances.iter().find(|(r, w, _)| (*r, *w) == (read, written.dtype));
+        let same = sources.iter().all(|x| x.dtype == read);
+        let wrong = || panic!("{} has no instance from {:?} to {}", self.name, sources.iter().map(|x| x.dtype).collect::<Vec<_>>(), written.dtype);
+        found.filter(|_| same).unwrap_or_else(wrong).2
+    }
+
+    /// The declarations, for the test.
+    pub fn declared(&self) -> Vec<Declared> {
+        self.instances.iter().flat_map(|(_, _, kernel)| kernel.declared()).collect()
+    }
+}
+
 /// Declares the kernels of one or more `.cu` files; see the module's text. Also defines `declared()`, the list of them.
 #[macro_export]
 macro_rules! kernels {
-    ($(in $file:literal; $(fn $name:ident($($argument:ident: $type:ty),* $(,)?);)*)*) => {
-        $($(
-            #[allow(non_upper_case_globals)]
-            pub const $name: $crate::device::cuda::Kernel<($(<$type as $crate::device::cuda::kernel::Parameter>::Argument,)*)> =
-                $crate::device::cuda::Kernel::new(stringify!($name), $file, || {
-                    let parameters: &[String] = &[$(<$type as $crate::device::cuda::kernel::Parameter>::spell()),*];
-                    parameters.join(", ")
-                });
-        )*)*
+    ($(in $file:literal; $(
+        fn $name:ident $(<$t:ident, $u:ident>)? ($($argument:ident: $type:ty),* $(,)?) $(for $types:ident)?;
+    )*)*) => {
+        $($($crate::kernel!($file $name [$($t $u)?] [$($types)?] ($($type),*));)*)*
 
         /// The kernels declared here.
         pub fn declared() -> Vec<$crate::device::cuda::driver::Declared> {
-            vec![$($($name.declared()),*),*]
+            [$($($name.declared()),*),*].concat()
         }
+    };
+}
+
+/// One declaration of [`kernels!`](crate::kernels).
+#[macro_export]
+macro_rules! kernel {
+    ($file:literal $name:ident [] [] ($($type:ty),*)) => {
+        #[allow(non_upper_case_globals)]
+        pub const $name: $crate::device::cuda::Kernel<($(<$type as $crate::device::cuda::kernel::Parameter>::Argument,)*)> =
+            $crate::device::cuda::Kernel::new(stringify!($name), $file, || {
+                let parameters: &[String] = &[$(<$type as $crate::device::cuda::kernel::Parameter>::spell()),*];
+                parameters.join(", ")
+            });
+    };
+    ($file:literal $name:ident [$t:ident $u:ident] [$types:ident] ($($type:ty),*)) => {
+        #[allow(non_upper_case_globals)]
+        pub const $name: $crate::device::cuda::kernel::Typed<$name::Arguments> =
+            $crate::device::cuda::kernel::Typed::new(stringify!($name), $name::INSTANCES);
+
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            use $crate::base::DType;
+            use $crate::device::cuda::{Kernel, kernel::{Element, Parameter}};
+
+            // An argument does not depend on what a pointer points to.
+            #[allow(dead_code)]
+            type $t = f32;
+            #[allow(dead_code)]
+            type $u = f32;
+            pub type Arguments = ($(<$type as Parameter>::Argument,)*);
+
+            const fn instance<$t: Element, $u: Element>(name: &'static str) -> Kernel<Arguments> {
+                Kernel::new(name, $file, || {
+                    let parameters: &[String] = &[$(<$type as Parameter>::spell()),*];
+                    parameters.join(", ")
+                })
+            }
+
+            pub const INSTANCES: &[(DType, DType, Kernel<Arguments>)] = $crate::kernel!(@$types $name);
+        }
+    };
+    (@same $name:ident) => {
+        &[
+            (DType::F32, DType::F32, instance::<f32, f32>(concat!(stringify!($name), "_f32"))),
+            (DType::Bf16, DType::Bf16, instance::<half::bf16, half::bf16>(concat!(stringify!($name), "_bf16"))),
+        ]
+    };
+    (@all $name:ident) => {
+        &[
+            (DType::F32, DType::F32, instance::<f32, f32>(concat!(stringify!($name), "_f32"))),
+            (DType::Bf16, DType::Bf16, instance::<half::bf16, half::bf16>(concat!(stringify!($name), "_bf16"))),
+            (DType::Bf16, DType::F32, instance::<half::bf16, f32>(concat!(stringify!($name), "_bf16_f32"))),
+            (DType::F32, DType::Bf16, instance::<f32, half::bf16>(concat!(stringify!($name), "_f32_bf16"))),
+        ]
     };
 }

@@ -5,11 +5,14 @@
 //! what the launches before it wrote. A launch cannot fail where it is asked for; the first failure is kept, nothing is
 //! launched after it, and [`Device::sync`] tells it.
 
+pub mod columns;
 pub mod driver;
 pub mod embedded;
 pub mod emulated;
 pub mod gpu;
 pub mod kernel;
+pub mod sheet;
+pub mod window;
 
 use super::{Arena, Call, Device, Operand, Write};
 use crate::base::DType;
@@ -51,6 +54,11 @@ impl Cuda {
     /// Bytes of shared memory that a block may have on this chip.
     pub fn shared_limit(&self) -> usize {
         self.driver.shared_limit()
+    }
+
+    /// Multiprocessors of this chip.
+    pub fn processors(&self) -> usize {
+        self.driver.processors()
     }
 
     /// The driver of the device.

@@ -4,6 +4,7 @@
 //! device gives the same bits on any number of threads; a sum of squares would also be infinite where gradients are large but finite.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity};
