@@ -1,6 +1,6 @@
 //! The op table on CUDA kernels.
 
-use super::run::{self, Fault};
+use super::run::{self, Fault, Layout};
 use super::{Report, Row, equal};
 use crate::device::cuda::Cuda;
 use crate::device::cuda::emulated::{Manner, object, open};
@@ -16,8 +16,8 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
     }
     let check = |case: &Case, devices: &[Cuda; 2]| {
         let [checked, fast] = devices;
-        let mut rows = run::check(case, checked, Fault::None)?;
-        rows.extend(run::check(case, fast, Fault::None)?);
+        let mut rows = run::check(case, checked, &[Layout::Odd, Layout::Aligned], Fault::None)?;
+        rows.extend(run::check(case, fast, &[Layout::Odd, Layout::Aligned], Fault::None)?);
         rows.extend(equal::check(case, fast)?);
         Ok(rows)
     };
