@@ -11,6 +11,7 @@
 mod cuda;
 mod draw;
 mod equal;
+mod faults;
 mod gradient;
 mod run;
 
@@ -75,6 +76,8 @@ pub enum Target {
     Cpu,
     /// The CUDA kernels on the emulated driver: with all checks, and in another order without.
     Emulated,
+    /// The CUDA kernels on the first GPU.
+    Cuda,
 }
 
 /// Runs all cases; `progress(done, total)` is called as they finish.
@@ -83,12 +86,14 @@ pub enum Target {
 /// When the machine has no memory for them.
 pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) -> Result<Report> {
     let cases: Vec<Case> = Op::cases().into_iter().filter(|c| only.is_none_or(|name| c.op.name() == name)).collect();
-    if target == Target::Emulated {
-        return cuda::emulated(&cases, progress);
+    match target {
+        Target::Emulated => return cuda::emulated(&cases, progress),
+        Target::Cuda => return cuda::gpu(&cases, progress),
+        Target::Naive | Target::Cpu => {}
     }
     let cpus = match target {
         Target::Cpu => devices(),
-        Target::Naive | Target::Emulated => Vec::new(),
+        _ => Vec::new(),
     };
     let mut rows = Vec::new();
     let (mut planted, mut caught) = (0, 0);
@@ -116,7 +121,7 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
     let worst = rows.iter().max_by(|a, b| a.share.total_cmp(&b.share)).cloned();
     let (device, dtypes) = match target {
         Target::Cpu => (cpus[0].describe_isas(), vec!["f64".into(), "f32".into()]),
-        Target::Naive | Target::Emulated => ("naive".into(), vec!["f64".into()]),
+        _ => ("naive".into(), vec!["f64".into()]),
     };
     Ok(Report {
         device,

@@ -1,13 +1,17 @@
 //! The op table on CUDA kernels.
 
 use super::run::{self, Fault, Layout};
-use super::{Report, Row, equal};
-use crate::device::cuda::Cuda;
+use super::{Report, Row, equal, faults};
+use crate::device::Device;
 use crate::device::cuda::emulated::{Manner, object, open};
+use crate::device::cuda::{Cuda, gpu};
 use crate::error::Result;
 use crate::ops::{Case, Op};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+
+/// With wide accesses and without.
+const LAYOUTS: [Layout; 2] = [Layout::Odd, Layout::Aligned];
 
 /// Runs cases on the emulated driver, on all cores.
 pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
@@ -16,16 +20,36 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
     }
     let check = |case: &Case, devices: &[Cuda; 2]| {
         let [checked, fast] = devices;
-        let mut rows = run::check(case, checked, &[Layout::Odd, Layout::Aligned], Fault::None)?;
-        rows.extend(run::check(case, fast, &[Layout::Odd, Layout::Aligned], Fault::None)?);
+        let mut rows = run::check(case, checked, &LAYOUTS, Fault::None)?;
+        rows.extend(run::check(case, fast, &LAYOUTS, Fault::None)?);
         rows.extend(equal::check(case, fast)?);
         Ok(rows)
     };
     let rows = each(cases, progress, &check)?;
+    let (faults_planted, missed) = faults::run()?;
+    let mut report = report("emulated".into(), rows);
+    (report.faults_planted, report.faults_caught) = (faults_planted, faults_planted - missed.len());
+    report.failed.extend(missed);
+    Ok(report)
+}
+
+/// Runs cases on the first GPU.
+pub fn gpu(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
+    let device = gpu::open(0)?;
+    let mut rows = Vec::new();
+    for (i, case) in cases.iter().enumerate() {
+        rows.extend(run::check(case, &device, &LAYOUTS, Fault::None)?);
+        rows.extend(equal::check(case, &device)?);
+        progress(i + 1, cases.len());
+    }
+    Ok(report(device.describe(), rows))
+}
+
+fn report(device: String, rows: Vec<Row>) -> Report {
     let passed = rows.iter().filter(|r| r.passed()).count();
     let worst = rows.iter().max_by(|a, b| a.share.total_cmp(&b.share)).cloned();
-    Ok(Report {
-        device: "emulated".into(),
+    Report {
+        device,
         rows: rows.len(),
         passed,
         failed: rows.into_iter().filter(|r| !r.passed()).collect(),
@@ -34,7 +58,7 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
         faults_planted: 0,
         faults_caught: 0,
         worst,
-    })
+    }
 }
 
 /// Checks cases on as many threads as there are cores, each with devices of its own; rows come in the order of the cases.

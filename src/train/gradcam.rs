@@ -146,7 +146,7 @@ impl<D: Backend> GradCam<D> {
         if program.graph().named("pixels").is_some() {
             session.set(program, "pixels", pixels)?;
         }
-        session.replay(program, None);
+        session.replay(program, None)?;
         session.get(program, "gradient")
     }
 
