@@ -1,6 +1,6 @@
 //! The op table on CUDA kernels.
 
-use super::run::{self, Fault};
+use super::run::{self, Fault, Layout};
 use super::{Report, Row, equal, faults, network};
 use crate::device::Device;
 use crate::device::cpu::Cpu;
@@ -11,6 +11,9 @@ use crate::ops::{Case, Op};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
+/// With wide accesses and without.
+const LAYOUTS: [Layout; 2] = [Layout::Odd, Layout::Aligned];
+
 /// Runs cases on the emulated driver, on all cores.
 pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
     for manner in [Manner::CHECKED, Manner::FAST] {
@@ -18,8 +21,8 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
     }
     let check = |case: &Case, devices: &[Cuda; 2]| {
         let [checked, fast] = devices;
-        let mut rows = run::check(case, checked, Fault::None)?;
-        rows.extend(run::check(case, fast, Fault::None)?);
+        let mut rows = run::check(case, checked, &LAYOUTS, Fault::None)?;
+        rows.extend(run::check(case, fast, &LAYOUTS, Fault::None)?);
         rows.extend(equal::check(case, fast)?);
         Ok(rows)
     };
@@ -35,7 +38,7 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
 pub fn gpu(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
     let (device, mut rows) = network::check(gpu::open(0)?, Cpu::new(0)?)?;
     for (i, case) in cases.iter().enumerate() {
-        rows.extend(run::check(case, &device, Fault::None)?);
+        rows.extend(run::check(case, &device, &LAYOUTS, Fault::None)?);
         rows.extend(equal::check(case, &device)?);
         progress(i + 1, cases.len());
     }
