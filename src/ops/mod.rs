@@ -323,19 +323,3 @@ ops! {
 backend!(Naive);
 backend!(Cpu);
 backend!(Cuda);
-
-/// Ops whose CUDA kernels are still to come.
-macro_rules! unready {
-    ($($name:ident),* $(,)?) => {$(
-        impl Run<Cuda> for $name {
-            fn run(&self, call: &Call<'_, Cuda>) {
-                call.device.fail(crate::error::Error::internal(concat!(stringify!($name), " has no CUDA kernel")));
-            }
-        }
-    )*};
-}
-unready!(
-    Conv2d, Conv2dDx, Conv2dDw,
-    Depthwise, DepthwiseDx, DepthwiseDw,
-    Dense, DenseDx, DenseDw,
-);

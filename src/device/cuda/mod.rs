@@ -54,6 +54,11 @@ impl Cuda {
         self.driver.shared_limit()
     }
 
+    /// Multiprocessors of this chip.
+    pub fn processors(&self) -> usize {
+        self.driver.processors()
+    }
+
     /// The driver.
     pub fn driver(&self) -> &dyn Driver {
         &*self.driver
