@@ -1,14 +1,16 @@
-//! Where a program runs: `naive` (f64, the specification), `cpu` (the fast default), and a place for `cuda`.
+//! Where a program runs: `naive` (f64, the specification), `cpu` (the embedded default) and `cuda` (NVIDIA GPUs).
 //!
 //! A device allocates flat arenas of memory and copies to and from them. It knows nothing of graphs: a step reaches it
 //! as a [`Call`], a list of operands whose places in the arenas were settled by the memory plan.
 
 pub mod cpu;
+pub mod cuda;
 pub mod naive;
 
 use crate::base::{DType, Ty};
 use crate::error::Result;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 /// The flat memories of a session, by the fate of what lies in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +73,8 @@ pub struct Operand {
 pub trait Device: Sized {
     /// One arena's memory.
     type Memory;
+    /// A list of launches that can be carried out again at once; `()` on a device that does not record.
+    type Recording;
 
     /// What a person calls it, with what was found out about the machine: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
@@ -99,6 +103,41 @@ pub trait Device: Sized {
 
     /// Copies bytes out of a memory from a byte offset.
     fn read(&self, memory: &Self::Memory, offset: usize, bytes: &mut [u8]);
+
+    /// Waits until all that was asked for has happened.
+    ///
+    /// # Errors
+    /// The first thing that went wrong since the last time. What was read since then is then not to be used.
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Bytes of memory that are free on a device with memory of its own.
+    fn free_memory(&self) -> Option<u64> {
+        None
+    }
+
+    /// Records the steps that `body` runs, without carrying them out. A device that does not record returns `None` and does not
+    /// call `body`.
+    fn record(&self, _body: &mut dyn FnMut()) -> Option<Self::Recording> {
+        None
+    }
+
+    /// Carries the steps of a recording out, on the memory they were recorded with.
+    fn replay(&self, _recording: &Self::Recording) {}
+
+    /// How long the steps that `body` runs take.
+    fn time(&self, body: &mut dyn FnMut()) -> Duration {
+        let start = Instant::now();
+        body();
+        start.elapsed()
+    }
+
+    /// Called before the launches of a step, for a device that checks them.
+    fn before(&self, _call: &Call<'_, Self>) {}
+
+    /// Called after the launches of a step.
+    fn after(&self, _call: &Call<'_, Self>) {}
 }
 
 /// The arenas of a session on one device.

@@ -9,6 +9,7 @@ mod window;
 
 use crate::base::{Shape, Ty, Val};
 use crate::device::cpu::Cpu;
+use crate::device::cuda::Cuda;
 use crate::device::naive::Naive;
 use crate::device::{Call, Device};
 use crate::error::Result;
@@ -252,6 +253,13 @@ macro_rules! ops {
             pub fn names() -> Vec<&'static str> { vec![$($($name::NAME),+),+] }
         }
 
+        /// The CUDA kernels that ops declare.
+        pub fn kernels() -> Vec<crate::device::cuda::driver::Declared> {
+            let mut all = crate::device::cuda::columns::declared();
+            $(all.extend($module::cuda::declared());)+
+            all
+        }
+
         /// A device that runs every op of the list.
         pub trait Backend: Device {
             /// See [`Run::scratch`].
@@ -274,7 +282,11 @@ macro_rules! ops {
                         each!(op, op => Run::<$device>::derived(op, self, ins, outs))
                     }
                     fn prepare(op: &Op, call: &Call<'_, Self>) { each!(op, op => Run::<$device>::prepare(op, call)) }
-                    fn run(op: &Op, call: &Call<'_, Self>) { each!(op, op => Run::<$device>::run(op, call)) }
+                    fn run(op: &Op, call: &Call<'_, Self>) {
+                        call.device.before(call);
+                        each!(op, op => Run::<$device>::run(op, call));
+                        call.device.after(call);
+                    }
                 }
             };
         }
@@ -317,3 +329,4 @@ ops! {
 
 backend!(Naive);
 backend!(Cpu);
+backend!(Cuda);

@@ -2,6 +2,7 @@
 //! need not be kept: `relu: y = max(x, 0)`, `dx = dy where y > 0`; `sigmoid: y = 1 / (1 + exp(-x))`, `dx = dy y (1 - y)`.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 pub mod naive;
 
 pub(in crate::ops) use naive::apply;

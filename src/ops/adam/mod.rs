@@ -7,6 +7,7 @@
 //! `knobs = [learning rate, t, ..]`, four numbers, as for [`Sgd`](super::Sgd).
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::sgd::{KNOBS, optimizer};

@@ -1,6 +1,7 @@
 //! The sum of two or more values of one shape: a residual connection, or the gradient of a value that several rows read.
 
 mod cpu;
+pub(super) mod cuda;
 mod naive;
 
 use super::{Case, Emit, Rule, Site, same_shape};

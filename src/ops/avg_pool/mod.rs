@@ -4,6 +4,7 @@
 //! window, as in PyTorch's default. The gradient spreads `dy / count` over the pixels of the window.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::window::{no_window_is_empty, pixels, shaped};

@@ -1,6 +1,7 @@
 //! One value added to every channel: the bias of a dense layer or of a convolution. `db = sum(dy)` over all rows.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::channel_stats::SHAPES;

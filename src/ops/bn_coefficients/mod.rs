@@ -6,6 +6,7 @@
 //! `dbeta = dshift`. Without gamma (InceptionV3), gamma is 1 and has no gradient.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::channel_stats::zeros_like;

@@ -5,6 +5,7 @@
 //! `dx = dmean / N + 2 dvar (x - mean) / N`; the path of `var` through `mean` vanishes because `sum(x - mean) = 0`.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::{Case, Constant, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};

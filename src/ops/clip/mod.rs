@@ -6,6 +6,7 @@
 //! A gradient that is not a number stays one, so that clipping never hides it; an infinite norm makes all of them so.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity};

@@ -5,6 +5,7 @@
 //! is the range amid zeros.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::{Case, Emit, Rule, Site, arity};

@@ -2,6 +2,7 @@
 //! a gradient that does not flow.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::{Case, Emit, Rule, Site, arity};

@@ -6,6 +6,7 @@
 //! `dlogits_i = dloss w_i / n (p_i sum(t'_i) - t'_i)`, with the probabilities p; the sum of t' is 1 for proper targets.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::softmax::{SHAPES, classes};

@@ -4,6 +4,7 @@
 //! `w h`; the order is the same whatever the batch.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::window::pixels;

@@ -4,6 +4,7 @@
 //! device gives the same bits on any number of threads; a sum of squares would also be infinite where gradients are large but finite.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity};
@@ -63,7 +64,7 @@ mod tests {
         let mut session = Session::new(device).unwrap();
         session.reserve(&program).unwrap();
         session.set(&program, "x", x).unwrap();
-        session.replay(&mut program, None);
+        session.replay(&mut program, None).unwrap();
         session.get(&program, "y").unwrap()[0]
     }
 

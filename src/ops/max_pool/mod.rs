@@ -3,6 +3,7 @@
 //! the backward op finds that maximum again from `x`, so that nothing is kept for it.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::window::{no_window_is_empty, pixels, shaped};

@@ -1,6 +1,7 @@
 //! The update of batch norm's moving mean and variance, in Keras's form: `moving momentum + batch (1 - momentum)`.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity, same_shape};

@@ -10,6 +10,7 @@
 //! | `rescale` | `x / 255` |
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::window::pixels;

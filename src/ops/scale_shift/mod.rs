@@ -8,6 +8,7 @@
 //! `stats` (the gradient of [`ChannelStats`](super::ChannelStats) of the same x, which is added in the same pass over memory).
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::channel_stats::SHAPES;

@@ -7,6 +7,7 @@
 //! What changes between steps is read from memory, `knobs = [learning rate, step (from 1), ..]`, four numbers.
 
 mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity, same_shape};

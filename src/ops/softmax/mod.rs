@@ -2,6 +2,7 @@
 //! `dx = y (dy - sum(dy y))`. Training does not pass through here: [`CrossEntropy`](super::CrossEntropy) starts at the logits.
 
 pub(super) mod cpu;
+pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity, same_shape};

@@ -1,0 +1,287 @@
+// Batch norm's three rows, forward and backward. Vectors of C elements (one per channel) are always float.
+//
+// The passes over pixels are bound by memory; their bytes per element are stated for storage types of s bytes. The passes over vectors
+// work in double precision, because their differences cancel when a mean is many deviations away; they touch kilobytes.
+#include "columns.cuh"
+
+// Mean and M2 (squared deviations) of each part's rows.        reads s
+//
+// Sums are taken of d = x - pivot, the pivot being the part's first row: sums of x and x^2 would lose every digit of the variance
+// where the mean is large against the deviation. The values are those stored: normalising uses the same.
+template <int W, class T>
+__device__ __forceinline__ void channel_stats(const T* x, int x_pitch, double* partial, Sheet s, int rows_per_part) {
+    const int c = first_column<W>(s);
+    const Part part = part_rows(s, rows_per_part);
+    float sum[2][W] = {};
+    Floats<W> pivot = {};
+    if (c < s.cols) {
+        pivot = read<W>(row(x, x_pitch, part.first) + c);
+#pragma unroll 4
+        for (int r = part.first + row_in_block(s); r < part.last; r += rows_of_block(s)) {
+            const Floats<W> p = read<W>(row(x, x_pitch, r) + c);
+            for (int w = 0; w < W; ++w) {
+                const float d = p.v[w] - pivot.v[w];
+                sum[0][w] += d;
+                sum[1][w] = fmaf(d, d, sum[1][w]);
+            }
+        }
+    }
+    fold_rows(sum, s);
+    if (row_in_block(s) != 0 || c >= s.cols) return;
+    for (int w = 0; w < W; ++w) {
+        const double n = part.last - part.first, d = sum[0][w] / n, m2 = sum[1][w] - d * sum[0][w];
+        double* to = partial + (size_t)blockIdx.y * 2 * s.cols + c + w;
+        to[0] = pivot.v[w] + d;
+        to[s.cols] = m2 > 0.0 ? m2 : 0.0;
+    }
+}
+#define CHANNEL_STATS(type, T, U)                                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS) channel_stats_##type(                                                \
+        const T* x,      /* (rows, cols) */                                                                                    \
+        int x_pitch,                                                                                                           \
+        double* partial, /* (parts, 2, cols): mean, M2 */                                                                      \
+        Sheet s, int rows_per_part) {                                                                                          \
+        if (s.width > 1) channel_stats<WIDE<T>>(x, x_pitch, partial, s, rows_per_part);                                        \
+        else channel_stats<1>(x, x_pitch, partial, s, rows_per_part);                                                          \
+    }                                                                                                                          \
+    KERNEL_EXPORT(channel_stats_##type)
+SAME_TYPES(CHANNEL_STATS)
+
+// mean (+)= mean, var (+)= M2 / rows over all parts. Every part but the last has `rows_per_part` rows. Eight threads merge the parts of a
+// channel, the first of them merges the eight.
+extern "C" __global__ void __launch_bounds__(THREADS) finish_stats(
+    const double* partial, // (parts, 2, cols): mean, M2
+    int parts, int rows, int cols, int rows_per_part,
+    float* mean, // (cols)
+    int add_mean,
+    float* var, // (cols)
+    int add_var) {
+    __shared__ Moments held[HELPERS][FINISHED];
+    const int lane = threadIdx.x % FINISHED, helper = threadIdx.x / FINISHED, c = blockIdx.x * FINISHED + lane;
+    Moments all = {0.0, 0.0, 0.0};
+    if (c < cols) {
+        for (int p = helper; p < parts; p += HELPERS) {
+            const double* from = partial + (size_t)p * 2 * cols + c;
+            const double n = min(rows_per_part, rows - p * rows_per_part);
+            all = merge(all, {n, from[0], from[cols]});
+        }
+    }
+    held[helper][lane] = all;
+    __syncthreads();
+    if (helper == 0 && c < cols) {
+        for (int h = 1; h < HELPERS; ++h) all = merge(all, held[h][lane]);
+        put(mean + c, (float)all.mean, add_mean);
+        put(var + c, (float)(all.m2 / rows), add_var);
+    }
+}
+KERNEL_EXPORT(finish_stats)
+
+// dx (+)= dmean / N + 2 dvar (x - mean) / N        reads s, writes s
+template <int W, class T, class U>
+__device__ __forceinline__ void channel_stats_dx(
+    const T* x, int x_pitch, const float* mean, const float* dmean, const float* dvar, U* dx, int dx_pitch, Sheet s, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    const float each = 1.0f / s.rows;
+    const Floats<W> centre = channels<W>(mean + c);
+    Floats<W> base = channels<W>(dmean + c), spread = channels<W>(dvar + c);
+    for (int w = 0; w < W; ++w) base.v[w] *= each, spread.v[w] *= 2.0f * each;
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
+        Floats<W> p = read<W>(row(x, x_pitch, r) + c);
+        for (int w = 0; w < W; ++w) p.v[w] = fmaf(p.v[w] - centre.v[w], spread.v[w], base.v[w]);
+        write<W>(row(dx, dx_pitch, r) + c, p, add);
+    }
+}
+#define CHANNEL_STATS_DX(type, T, U)                                                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS) channel_stats_dx_##type(                                             \
+        const T* x, /* (rows, cols) */                                                                                         \
+        int x_pitch,                                                                                                           \
+        const float* mean, const float* dmean, const float* dvar, /* (cols) each */                                            \
+        U* dx,      /* (rows, cols), may be x */                                                                               \
+        int dx_pitch, Sheet s, int add) {                                                                                      \
+        if (s.width > 1) channel_stats_dx<WIDE<T, U>>(x, x_pitch, mean, dmean, dvar, dx, dx_pitch, s, add);                    \
+        else channel_stats_dx<1>(x, x_pitch, mean, dmean, dvar, dx, dx_pitch, s, add);                                         \
+    }                                                                                                                          \
+    KERNEL_EXPORT(channel_stats_dx_##type)
+ALL_TYPES(CHANNEL_STATS_DX)
+
+// scale = gamma / sqrt(var + epsilon), shift = beta - mean scale; without gamma it is 1. One thread for each channel.
+extern "C" __global__ void __launch_bounds__(THREADS) bn_coefficients(
+    const float* mean, const float* var,
+    const float* gamma, // null: 1 everywhere
+    const float* beta,
+    double epsilon,
+    float* scale, int add_scale,
+    float* shift, int add_shift,
+    int channels) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    const double s = (gamma ? (double)gamma[c] : 1.0) / sqrt(var[c] + epsilon);
+    put(scale + c, (float)s, add_scale);
+    put(shift + c, (float)(beta[c] - mean[c] * s), add_shift);
+}
+KERNEL_EXPORT(bn_coefficients)
+
+// With ds = dscale - mean dshift: dmean = -scale dshift, dvar = -1/2 gamma rstd^3 ds, dgamma = rstd ds, dbeta = dshift.
+extern "C" __global__ void __launch_bounds__(THREADS) bn_coefficients_dx(
+    const float* mean, const float* var,
+    const float* gamma, // null: 1 everywhere
+    const float* dscale, const float* dshift,
+    double epsilon,
+    float* dmean, int add_mean,
+    float* dvar, int add_var,
+    float* dgamma, // null if gamma is
+    int add_gamma,
+    float* dbeta, int add_beta,
+    int channels) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    const double g = gamma ? (double)gamma[c] : 1.0, rstd = 1.0 / sqrt(var[c] + epsilon);
+    const double db = dshift[c], ds = dscale[c] - mean[c] * db;
+    put(dmean + c, (float)(-g * rstd * db), add_mean);
+    put(dvar + c, (float)(-0.5 * g * rstd * rstd * rstd * ds), add_var);
+    if (dgamma) put(dgamma + c, (float)(rstd * ds), add_gamma);
+    put(dbeta + c, dshift[c], add_beta);
+}
+KERNEL_EXPORT(bn_coefficients_dx)
+
+// y (+)= moving stay + batch enter
+template <int W>
+__device__ __forceinline__ void average(
+    const float* moving, int moving_pitch, const float* batch, int batch_pitch, float stay, float enter, float* y, int y_pitch, Sheet s, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
+        Floats<W> p = read<W>(row(moving, moving_pitch, r) + c);
+        const Floats<W> q = read<W>(row(batch, batch_pitch, r) + c);
+        for (int w = 0; w < W; ++w) p.v[w] = fmaf(p.v[w], stay, q.v[w] * enter);
+        write<W>(row(y, y_pitch, r) + c, p, add);
+    }
+}
+extern "C" __global__ void __launch_bounds__(THREADS) moving_average(
+    const float* moving, // (rows, cols)
+    int moving_pitch,
+    const float* batch, // (rows, cols)
+    int batch_pitch, float stay, float enter,
+    float* y, // (rows, cols), may be moving
+    int y_pitch, Sheet s, int add) {
+    if (s.width > 1) average<WIDE<float>>(moving, moving_pitch, batch, batch_pitch, stay, enter, y, y_pitch, s, add);
+    else average<1>(moving, moving_pitch, batch, batch_pitch, stay, enter, y, y_pitch, s, add);
+}
+KERNEL_EXPORT(moving_average)
+
+// y (+)= act(z), z = x scale + shift        reads s, writes s
+//
+// The gradients compute z again with the same fused multiply-add, so that they agree to the bit on where a relu was open.
+template <int W, class T, class U>
+__device__ __forceinline__ void scale_shift(
+    const T* x, int x_pitch, const float* scale, const float* shift, U* y, int y_pitch, Sheet s, int act, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    const Floats<W> a = channels<W>(scale + c), b = channels<W>(shift + c);
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
+        Floats<W> p = read<W>(row(x, x_pitch, r) + c);
+        for (int w = 0; w < W; ++w) p.v[w] = activate(act, fmaf(p.v[w], a.v[w], b.v[w]));
+        write<W>(row(y, y_pitch, r) + c, p, add);
+    }
+}
+#define SCALE_SHIFT(type, T, U)                                                                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS) scale_shift_##type(                                                  \
+        const T* x, /* (rows, cols) */                                                                                         \
+        int x_pitch,                                                                                                           \
+        const float* scale, const float* shift, /* (cols) each */                                                              \
+        U* y,       /* (rows, cols), may be x */                                                                               \
+        int y_pitch, Sheet s, int act, int add) {                                                                              \
+        if (s.width > 1) scale_shift<WIDE<T, U>>(x, x_pitch, scale, shift, y, y_pitch, s, act, add);                           \
+        else scale_shift<1>(x, x_pitch, scale, shift, y, y_pitch, s, act, add);                                                \
+    }                                                                                                                          \
+    KERNEL_EXPORT(scale_shift_##type)
+SAME_TYPES(SCALE_SHIFT)
+
+// dz = dy act'(z): the gradient before the activation.
+__device__ __forceinline__ float before(int act, float dy, float x, float scale, float shift) {
+    return act == LINEAR ? dy : through(act, dy, activate(act, fmaf(x, scale, shift)));
+}
+
+// The sums of dz x and of dz of each part, to be added up by finish_sums.        reads 2s
+template <int W, class T>
+__device__ __forceinline__ void scale_shift_sums(
+    const T* dy, int dy_pitch, const T* x, int x_pitch, const float* scale, const float* shift, float* partial, Sheet s,
+    int rows_per_part, int act) {
+    const int c = first_column<W>(s);
+    const Part part = part_rows(s, rows_per_part);
+    float sum[2][W] = {};
+    if (c < s.cols) {
+        const Floats<W> a = channels<W>(scale + c), b = channels<W>(shift + c);
+#pragma unroll 4
+        for (int r = part.first + row_in_block(s); r < part.last; r += rows_of_block(s)) {
+            const Floats<W> g = read<W>(row(dy, dy_pitch, r) + c), p = read<W>(row(x, x_pitch, r) + c);
+            for (int w = 0; w < W; ++w) {
+                const float dz = before(act, g.v[w], p.v[w], a.v[w], b.v[w]);
+                sum[0][w] = fmaf(dz, p.v[w], sum[0][w]);
+                sum[1][w] += dz;
+            }
+        }
+    }
+    fold_rows(sum, s);
+    put_part(sum, partial, c, s);
+}
+#define SCALE_SHIFT_SUMS(type, T, U)                                                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS) scale_shift_sums_##type(                                             \
+        const T* dy,    /* (rows, cols) */                                                                                     \
+        int dy_pitch,                                                                                                          \
+        const T* x,     /* (rows, cols) */                                                                                     \
+        int x_pitch,                                                                                                           \
+        const float* scale, const float* shift, /* (cols) each */                                                              \
+        float* partial, /* (parts, 2, cols): sums of dz x, of dz */                                                            \
+        Sheet s, int rows_per_part, int act) {                                                                                 \
+        if (s.width > 1) scale_shift_sums<WIDE<T>>(dy, dy_pitch, x, x_pitch, scale, shift, partial, s, rows_per_part, act);    \
+        else scale_shift_sums<1>(dy, dy_pitch, x, x_pitch, scale, shift, partial, s, rows_per_part, act);                      \
+    }                                                                                                                          \
+    KERNEL_EXPORT(scale_shift_sums_##type)
+SAME_TYPES(SCALE_SHIFT_SUMS)
+
+// The vectors of a batch norm's input gradient, (cols) each; the last three are null where the statistics are constants.
+struct ScaleShiftDx {
+    const float *scale, *shift, *mean, *dmean, *dvar;
+};
+
+// dx (+)= dz scale (+ dmean / N + 2 dvar (x - mean) / N)        reads 2s (s if linear and without statistics: x is not read), writes s
+template <int W, class T, class U>
+__device__ __forceinline__ void scale_shift_dx(
+    const T* dy, int dy_pitch, const T* x, int x_pitch, ScaleShiftDx k, U* dx, int dx_pitch, Sheet s, int act, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    const bool stats = k.mean != nullptr, reads_x = stats || act != LINEAR;
+    const float each = 1.0f / s.rows;
+    const Floats<W> a = channels<W>(k.scale + c), b = channels<W>(k.shift + c);
+    Floats<W> centre = {}, base = {}, spread = {};
+    if (stats) {
+        centre = channels<W>(k.mean + c), base = channels<W>(k.dmean + c), spread = channels<W>(k.dvar + c);
+        for (int w = 0; w < W; ++w) base.v[w] *= each, spread.v[w] *= 2.0f * each;
+    }
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
+        Floats<W> g = read<W>(row(dy, dy_pitch, r) + c), p = {};
+        if (reads_x) p = read<W>(row(x, x_pitch, r) + c);
+        for (int w = 0; w < W; ++w) {
+            const float dz = before(act, g.v[w], p.v[w], a.v[w], b.v[w]);
+            g.v[w] = fmaf(dz, a.v[w], fmaf(p.v[w] - centre.v[w], spread.v[w], base.v[w]));
+        }
+        write<W>(row(dx, dx_pitch, r) + c, g, add);
+    }
+}
+#define SCALE_SHIFT_DX(type, T, U)                                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS) scale_shift_dx_##type(                                               \
+        const T* dy, /* (rows, cols) */                                                                                        \
+        int dy_pitch,                                                                                                          \
+        const T* x,  /* (rows, cols) */                                                                                        \
+        int x_pitch,                                                                                                           \
+        const float* scale, const float* shift, const float* mean, const float* dmean, const float* dvar,                      \
+        U* dx,       /* (rows, cols), may be dy */                                                                             \
+        int dx_pitch, Sheet s, int act, int add) {                                                                             \
+        const ScaleShiftDx k = {scale, shift, mean, dmean, dvar};                                                              \
+        if (s.width > 1) scale_shift_dx<WIDE<T, U>>(dy, dy_pitch, x, x_pitch, k, dx, dx_pitch, s, act, add);                   \
+        else scale_shift_dx<1>(dy, dy_pitch, x, x_pitch, k, dx, dx_pitch, s, act, add);                                        \
+    }                                                                                                                          \
+    KERNEL_EXPORT(scale_shift_dx_##type)
+ALL_TYPES(SCALE_SHIFT_DX)

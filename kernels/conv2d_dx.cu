@@ -1,0 +1,38 @@
+// The gradient of a convolution by its input, as a matrix product:
+//
+// dx[m, n] (+)= sum_k dy(m, k) w[i, j, n, c],   m = input pixel, k = (i, j, c), n = input channel,
+//
+// where dy(m, k) is the output pixel that read m through tap (i, j). With stride s, an input pixel is read through one in s taps of
+// each axis, and which ones depends on its residue alone: each of the s x s residue classes is a dense product (blockIdx.y).
+// Pixels that no window read get zero.
+#include "product.cuh"
+
+template <class Math, class Tile, bool VEC, class T = typename Math::Element>
+__device__ __forceinline__ void conv2d_dx(
+    const T* dy, // (images * out_h * out_w, filters), pitch
+    int dy_pitch,
+    const T* w, // (kernel_h * kernel_w, channels, filters)
+    T* dx,      // (images * in_h * in_w, channels), pitch
+    int dx_pitch, const Window& window, int images, int channels, int filters, Divisor by_filters, int add) {
+    const Lattice lattice(window, blockIdx.y);
+    const int pixels = images * lattice.rows * lattice.cols, depth = lattice.taps_h * lattice.taps_w * filters;
+    const int across = ceil_div(channels, Tile::BN);
+    const int m0 = blockIdx.x / across * Tile::BM, n0 = blockIdx.x % across * Tile::BN;
+    const GradientRows<T> a{{dy, dy_pitch, window.out_h, window.out_w}, lattice, pixels, filters, by_filters};
+    const TurnedFilter<T> b{w, lattice, channels, filters, by_filters};
+    constexpr int W = VEC ? WIDE<T> : 1;
+    // The grid is that of the largest class. A block beyond a smaller one has no slab to sum.
+    product<Math, Tile, VEC, W>(a, b, m0, n0, 0, m0 < pixels ? depth : 0, [&](int row, int col, Floats<W> sum) {
+        const int m = m0 + row, n = n0 + col;
+        if (m < pixels && n < channels) write<W>(dx + lattice.input_pixel(m) * dx_pitch + n, sum, add);
+    });
+}
+
+#define CONV2D_DX(suffix, Math, Tile, VEC)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dx_##suffix(                                             \
+        const Math::Element* dy, int dy_pitch, const Math::Element* w, Math::Element* dx, int dx_pitch, Window window,          \
+        int images, int channels, int filters, Divisor by_filters, int add) {                                                   \
+        conv2d_dx<Math, Tile, VEC>(dy, dy_pitch, w, dx, dx_pitch, window, images, channels, filters, by_filters, add);          \
+    }                                                                                                                           \
+    KERNEL_EXPORT(conv2d_dx_##suffix)
+PRODUCTS(CONV2D_DX)

@@ -1,0 +1,162 @@
+// One pass over matrices: bias, activations, copies between places and storage types, constants. All of them are bound by memory: the
+// roofline of each is the bytes it must touch, stated per element for a storage type of s bytes (2s where it adds to its destination).
+#include "elements.cuh"
+
+// y (+)= x + b        reads s, writes s
+template <int W, class T>
+__device__ __forceinline__ void bias_add(const T* x, int x_pitch, const float* b, T* y, int y_pitch, Sheet s, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    const Floats<W> bias = channels<W>(b + c);
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
+        Floats<W> p = read<W>(row(x, x_pitch, r) + c);
+        for (int w = 0; w < W; ++w) p.v[w] += bias.v[w];
+        write<W>(row(y, y_pitch, r) + c, p, add);
+    }
+}
+#define BIAS_ADD(type, T, U)                                                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS) bias_add_##type(                                                     \
+        const T* x,     /* (rows, cols) */                                                                                     \
+        int x_pitch,                                                                                                           \
+        const float* b, /* (cols) */                                                                                           \
+        U* y,           /* (rows, cols), may be x */                                                                           \
+        int y_pitch, Sheet s, int add) {                                                                                       \
+        if (s.width > 1) bias_add<WIDE<T>>(x, x_pitch, b, y, y_pitch, s, add);                                                 \
+        else bias_add<1>(x, x_pitch, b, y, y_pitch, s, add);                                                                   \
+    }                                                                                                                          \
+    KERNEL_EXPORT(bias_add_##type)
+SAME_TYPES(BIAS_ADD)
+
+// y (+)= act(x)        reads s, writes s
+template <int W, class T>
+__device__ __forceinline__ void activation(const T* x, int x_pitch, T* y, int y_pitch, Sheet s, int act, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
+        Floats<W> p = read<W>(row(x, x_pitch, r) + c);
+        for (int w = 0; w < W; ++w) p.v[w] = activate(act, p.v[w]);
+        write<W>(row(y, y_pitch, r) + c, p, add);
+    }
+}
+#define ACTIVATION(type, T, U)                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(THREADS) activation_##type(                                                   \
+        const T* x, /* (rows, cols) */                                                                                         \
+        int x_pitch,                                                                                                           \
+        U* y,       /* (rows, cols), may be x */                                                                               \
+        int y_pitch, Sheet s, int act, int add) {                                                                              \
+        if (s.width > 1) activation<WIDE<T>>(x, x_pitch, y, y_pitch, s, act, add);                                             \
+        else activation<1>(x, x_pitch, y, y_pitch, s, act, add);                                                               \
+    }                                                                                                                          \
+    KERNEL_EXPORT(activation_##type)
+SAME_TYPES(ACTIVATION)
+
+// dx (+)= dy act'(x), from y = act(x)        reads 2s, writes s
+template <int W, class T, class U>
+__device__ __forceinline__ void activation_dx(
+    const T* dy, int dy_pitch, const T* y, int y_pitch, U* dx, int dx_pitch, Sheet s, int act, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
+        Floats<W> p = read<W>(row(dy, dy_pitch, r) + c);
+        const Floats<W> of = read<W>(row(y, y_pitch, r) + c);
+        for (int w = 0; w < W; ++w) p.v[w] = through(act, p.v[w], of.v[w]);
+        write<W>(row(dx, dx_pitch, r) + c, p, add);
+    }
+}
+#define ACTIVATION_DX(type, T, U)                                                                                              \
+    extern "C" __global__ void __launch_bounds__(THREADS) activation_dx_##type(                                                \
+        const T* dy, /* (rows, cols) */                                                                                        \
+        int dy_pitch,                                                                                                          \
+        const T* y,  /* (rows, cols) */                                                                                        \
+        int y_pitch,                                                                                                           \
+        U* dx,       /* (rows, cols), may be dy */                                                                             \
+        int dx_pitch, Sheet s, int act, int add) {                                                                             \
+        if (s.width > 1) activation_dx<WIDE<T, U>>(dy, dy_pitch, y, y_pitch, dx, dx_pitch, s, act, add);                       \
+        else activation_dx<1>(dy, dy_pitch, y, y_pitch, dx, dx_pitch, s, act, add);                                            \
+    }                                                                                                                          \
+    KERNEL_EXPORT(activation_dx_##type)
+ALL_TYPES(ACTIVATION_DX)
+
+// y (+)= x, between places and storage types: casts, and the columns of a concat.        reads s, writes s
+template <int W, class T, class U>
+__device__ __forceinline__ void copy(const T* x, int x_pitch, U* y, int y_pitch, Sheet s, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) write<W>(row(y, y_pitch, r) + c, read<W>(row(x, x_pitch, r) + c), add);
+}
+#define COPY(type, T, U)                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS) copy_##type(                                                         \
+        const T* x, /* (rows, cols) */                                                                                         \
+        int x_pitch,                                                                                                           \
+        U* y,       /* (rows, cols) */                                                                                         \
+        int y_pitch, Sheet s, int add) {                                                                                       \
+        if (s.width > 1) copy<WIDE<T, U>>(x, x_pitch, y, y_pitch, s, add);                                                     \
+        else copy<1>(x, x_pitch, y, y_pitch, s, add);                                                                          \
+    }                                                                                                                          \
+    KERNEL_EXPORT(copy_##type)
+ALL_TYPES(COPY)
+
+// y (+)= value        writes s
+template <int W, class U> __device__ __forceinline__ void fill(float value, U* y, int y_pitch, Sheet s, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    Floats<W> p;
+    for (int w = 0; w < W; ++w) p.v[w] = value;
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) write<W>(row(y, y_pitch, r) + c, p, add);
+}
+#define FILL(type, T, U)                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(THREADS) fill_##type(                                                         \
+        float value,                                                                                                           \
+        U* y, /* (rows, cols) */                                                                                               \
+        int y_pitch, Sheet s, int add) {                                                                                       \
+        if (s.width > 1) fill<WIDE<U>>(value, y, y_pitch, s, add);                                                             \
+        else fill<1>(value, y, y_pitch, s, add);                                                                               \
+    }                                                                                                                          \
+    KERNEL_EXPORT(fill_##type)
+SAME_TYPES(FILL)
+
+constexpr int MOST_SUMMANDS = 64;
+struct Summands {
+    const void* x[MOST_SUMMANDS]; // (rows, cols) each
+    int pitch[MOST_SUMMANDS];
+    int count;
+};
+
+// y[r, c] (+)= x0[r, c] + x1[r, c] + .. ; a thread takes V neighbouring columns. y may be x0: each element is read before it
+// is written, by the same thread.
+template <class T, int V>
+__device__ __forceinline__ void add_rows(const Summands& s, T* y, int pitch, int rows, int cols, int add) {
+    int per_row = (cols + V - 1) / V;
+    long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (first >= (long long)rows * per_row) return;
+    int r = (int)(first / per_row), c = (int)(first % per_row) * V;
+    float sum[V] = {};
+    for (int k = 0; k < s.count; k++) {
+        const T* x = static_cast<const T*>(s.x[k]) + (long long)r * s.pitch[k] + c;
+        if constexpr (V == 1) {
+            sum[0] = k == 0 ? load(x) : sum[0] + load(x);
+        } else {
+            Pack<T> p = load_pack(x);
+            for (int i = 0; i < V; i++) sum[i] = k == 0 ? p.v[i] : sum[i] + p.v[i];
+        }
+    }
+    T* to = y + (long long)r * pitch + c;
+    if constexpr (V == 1) {
+        put(to, sum[0], add);
+    } else {
+        Pack<T> out;
+        if (add) out = load_pack(to);
+        for (int i = 0; i < V; i++) out.v[i] = add ? out.v[i] + sum[i] : sum[i];
+        store_pack(to, out);
+    }
+}
+
+#define ADD(name, T, V)                                                                                                         \
+    extern "C" __global__ void __launch_bounds__(256) name(Summands xs, T* y, int pitch, int rows, int cols, int add) {         \
+        add_rows<T, V>(xs, y, pitch, rows, cols, add);                                                                          \
+    }                                                                                                                           \
+    KERNEL_EXPORT(name)
+ADD(add_f32, float, 1)
+ADD(add_f32x4, float, 4)
+ADD(add_bf16, bf16, 1)
+ADD(add_bf16x8, bf16, 8)
