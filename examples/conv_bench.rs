@@ -4,7 +4,7 @@
 //! of independent fused multiply-adds in registers, measured in the same run. Times are the best of several runs, with
 //! packed weights and warm buffers. `word` picks the shapes whose line contains it.
 
-use defrost::base::{Shape, Ty, Window};
+use defrost::base::{Math, Shape, Ty, Window};
 use defrost::device::cpu::Cpu;
 use defrost::device::cpu::tile::{Strip, Tile, strip};
 use defrost::device::{Arena, Arenas, Call, Device, Operand, Place, Write};
@@ -120,8 +120,8 @@ fn main() {
         let x = Shape::from([batch, input[0], input[1], cin]);
         let (w, dy) = (Shape::from([kh, kw, cin, cout]), Shape::from([batch, oh, ow, cout]));
         let forward = measure(&cpu, Conv2d::new(window).into(), &[x, w]);
-        let dx = measure(&cpu, Conv2dDx { window, input }.into(), &[dy, w]);
-        let dw = measure(&cpu, Conv2dDw { window }.into(), &[x, dy]);
+        let dx = measure(&cpu, Conv2dDx { window, input, math: Math::Full }.into(), &[dy, w]);
+        let dw = measure(&cpu, Conv2dDw { window, math: Math::Full }.into(), &[x, dy]);
         let cell = |rate: f64| format!("{rate:6.1} {:5.1}%", 100.0 * rate / peak);
         println!("{line:34} {:>14} {:>14} {:>14}", cell(forward), cell(dx), cell(dw));
     }

@@ -122,16 +122,18 @@ __device__ __forceinline__ void depthwise_dx_window(
 // Adds up the TAPS sums of each column over the block's threads that share it, and leaves them in `partial`: (parts, taps, channels),
 // from tap `first` on. The block is LANES_X columns of W channels by LANES_Y.
 constexpr int LANES_X = 32, LANES_Y = 8;
+__device__ __forceinline__ int lane_x() { return threadIdx.x % LANES_X; }
+__device__ __forceinline__ int lane_y() { return threadIdx.x / LANES_X; }
 template <int TAPS, int W>
 __device__ __forceinline__ void leave_sums(const Floats<W> (&sum)[TAPS], float* partial, int first, int taps, int channels) {
     __shared__ float s[LANES_Y][LANES_X * W];
-    const int c0 = blockIdx.x * LANES_X * W, t = threadIdx.y * LANES_X + threadIdx.x;
+    const int c0 = blockIdx.x * LANES_X * W;
 #pragma unroll
     for (int k = 0; k < TAPS; k++) {
 #pragma unroll
-        for (int i = 0; i < W; i++) s[threadIdx.y][threadIdx.x * W + i] = sum[k].v[i];
+        for (int i = 0; i < W; i++) s[lane_y()][lane_x() * W + i] = sum[k].v[i];
         __syncthreads();
-        for (int i = t; i < LANES_X * W; i += LANES_X * LANES_Y) {
+        for (int i = threadIdx.x; i < LANES_X * W; i += LANES_X * LANES_Y) {
             float total = 0.0f;
             for (int lane = 0; lane < LANES_Y; lane++) total += s[lane][i];
             if (c0 + i < channels) partial[((int64_t)blockIdx.y * taps + first + k) * channels + c0 + i] = total;
@@ -150,10 +152,10 @@ __device__ __forceinline__ void depthwise_dw_3x3(
     int dy_pitch,
     float* partial, // (parts, 9, channels)
     int images, int height, int width, int channels, int strips_per_part) {
-    const int c = (blockIdx.x * LANES_X + threadIdx.x) * W, strips = images * height * ((width + STRIP - 1) / STRIP);
+    const int c = (blockIdx.x * LANES_X + lane_x()) * W, strips = images * height * ((width + STRIP - 1) / STRIP);
     const int begin = blockIdx.y * strips_per_part, end = min(begin + strips_per_part, strips);
     Floats<W> sum[9] = {};
-    for (int index = begin + threadIdx.y; index < end && c < channels; index += LANES_Y) {
+    for (int index = begin + lane_y(); index < end && c < channels; index += LANES_Y) {
         const Strip strip(index, height, width);
         const T* image = row(x, x_pitch, strip.image * height * width) + c;
         const T* from = row(dy, dy_pitch, (strip.image * height + strip.row) * width) + c;
@@ -186,11 +188,11 @@ __device__ __forceinline__ void depthwise_dw_window(
     int dy_pitch,
     float* partial, // (parts, kernel_h * kernel_w, channels)
     const Window& g, int images, int channels, int pixels_per_part) {
-    const int c = (blockIdx.x * LANES_X + threadIdx.x) * W, pixels = images * g.out_h * g.out_w;
+    const int c = (blockIdx.x * LANES_X + lane_x()) * W, pixels = images * g.out_h * g.out_w;
     const int begin = blockIdx.y * pixels_per_part, end = min(begin + pixels_per_part, pixels);
     const int i = blockIdx.z / g.kernel_w, j = blockIdx.z % g.kernel_w;
     Floats<W> sum[1] = {};
-    for (int pixel = begin + threadIdx.y; pixel < end && c < channels; pixel += LANES_Y) {
+    for (int pixel = begin + lane_y(); pixel < end && c < channels; pixel += LANES_Y) {
         const int image = quotient(pixel, g.by_out_pixels), in_image = pixel - image * g.out_h * g.out_w;
         const int o = quotient(in_image, g.by_out_w), p = in_image - o * g.out_w;
         const int a = o * g.stride_h + i - g.pad_top, b = p * g.stride_w + j - g.pad_left;
@@ -201,39 +203,45 @@ __device__ __forceinline__ void depthwise_dw_window(
     leave_sums(sum, partial, blockIdx.z, g.kernel_h * g.kernel_w, channels);
 }
 
-#define DEPTHWISE(suffix, T, W)                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(THREADS) depthwise_3x3_##suffix(                                               \
-        const T* x, int x_pitch, const float* w, T* y, int y_pitch, int images, int height, int width, int channels, int turned, \
-        int add) {                                                                                                              \
-        depthwise_3x3<T, W>(x, x_pitch, w, y, y_pitch, images, height, width, channels, turned, add);                           \
-    }                                                                                                                           \
-    KERNEL_EXPORT(depthwise_3x3_##suffix)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(THREADS) depthwise_window_##suffix(                                            \
-        const T* x, int x_pitch, const float* w, T* y, int y_pitch, Window window, int images, int channels, int add) {         \
-        depthwise_window<T, W>(x, x_pitch, w, y, y_pitch, window, images, channels, add);                                       \
-    }                                                                                                                           \
-    KERNEL_EXPORT(depthwise_window_##suffix)                                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS) depthwise_dx_window_##suffix(                                         \
-        const T* dy, int dy_pitch, const float* w, T* dx, int dx_pitch, Window window, int images, int channels, int add) {     \
-        depthwise_dx_window<T, W>(dy, dy_pitch, w, dx, dx_pitch, window, images, channels, add);                                \
-    }                                                                                                                           \
-    KERNEL_EXPORT(depthwise_dx_window_##suffix)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(THREADS) depthwise_dw_3x3_##suffix(                                            \
-        const T* x, int x_pitch, const T* dy, int dy_pitch, float* partial, int images, int height, int width, int channels,    \
-        int strips_per_part) {                                                                                                  \
-        depthwise_dw_3x3<T, W>(x, x_pitch, dy, dy_pitch, partial, images, height, width, channels, strips_per_part);            \
-    }                                                                                                                           \
-    KERNEL_EXPORT(depthwise_dw_3x3_##suffix)                                                                                    \
-    extern "C" __global__ void __launch_bounds__(THREADS) depthwise_dw_window_##suffix(                                         \
-        const T* x, int x_pitch, const T* dy, int dy_pitch, float* partial, Window window, int images, int channels,            \
-        int pixels_per_part) {                                                                                                  \
-        depthwise_dw_window<T, W>(x, x_pitch, dy, dy_pitch, partial, window, images, channels, pixels_per_part);                \
-    }                                                                                                                           \
-    KERNEL_EXPORT(depthwise_dw_window_##suffix)
-DEPTHWISE(f32, float, 1)
-DEPTHWISE(f32x4, float, 4)
-DEPTHWISE(bf16, bf16, 1)
-DEPTHWISE(bf16x8, bf16, 8)
+// W is 1 where rows do not allow packs of 16 bytes.
+#define DEPTHWISE(type, T)                                                                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS) depthwise_3x3_##type(                                                \
+        const T* x, int x_pitch, const float* w, T* y, int y_pitch, int images, int height, int width, int channels,           \
+        int turned, int packs, int add) {                                                                                      \
+        if (packs) depthwise_3x3<T, WIDE<T>>(x, x_pitch, w, y, y_pitch, images, height, width, channels, turned, add);         \
+        else depthwise_3x3<T, 1>(x, x_pitch, w, y, y_pitch, images, height, width, channels, turned, add);                     \
+    }                                                                                                                          \
+    KERNEL_EXPORT(depthwise_3x3_##type)                                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS) depthwise_window_##type(                                             \
+        const T* x, int x_pitch, const float* w, T* y, int y_pitch, Window window, int images, int channels, int packs,        \
+        int add) {                                                                                                             \
+        if (packs) depthwise_window<T, WIDE<T>>(x, x_pitch, w, y, y_pitch, window, images, channels, add);                     \
+        else depthwise_window<T, 1>(x, x_pitch, w, y, y_pitch, window, images, channels, add);                                 \
+    }                                                                                                                          \
+    KERNEL_EXPORT(depthwise_window_##type)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(THREADS) depthwise_dx_window_##type(                                          \
+        const T* dy, int dy_pitch, const float* w, T* dx, int dx_pitch, Window window, int images, int channels, int packs,    \
+        int add) {                                                                                                             \
+        if (packs) depthwise_dx_window<T, WIDE<T>>(dy, dy_pitch, w, dx, dx_pitch, window, images, channels, add);              \
+        else depthwise_dx_window<T, 1>(dy, dy_pitch, w, dx, dx_pitch, window, images, channels, add);                          \
+    }                                                                                                                          \
+    KERNEL_EXPORT(depthwise_dx_window_##type)                                                                                  \
+    extern "C" __global__ void __launch_bounds__(LANES_X * LANES_Y) depthwise_dw_3x3_##type(                                   \
+        const T* x, int x_pitch, const T* dy, int dy_pitch, float* partial, int images, int height, int width, int channels,   \
+        int strips_per_part, int packs) {                                                                                      \
+        if (packs) depthwise_dw_3x3<T, WIDE<T>>(x, x_pitch, dy, dy_pitch, partial, images, height, width, channels, strips_per_part); \
+        else depthwise_dw_3x3<T, 1>(x, x_pitch, dy, dy_pitch, partial, images, height, width, channels, strips_per_part);      \
+    }                                                                                                                          \
+    KERNEL_EXPORT(depthwise_dw_3x3_##type)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(LANES_X * LANES_Y) depthwise_dw_window_##type(                                \
+        const T* x, int x_pitch, const T* dy, int dy_pitch, float* partial, Window window, int images, int channels,           \
+        int pixels_per_part, int packs) {                                                                                      \
+        if (packs) depthwise_dw_window<T, WIDE<T>>(x, x_pitch, dy, dy_pitch, partial, window, images, channels, pixels_per_part); \
+        else depthwise_dw_window<T, 1>(x, x_pitch, dy, dy_pitch, partial, window, images, channels, pixels_per_part);          \
+    }                                                                                                                          \
+    KERNEL_EXPORT(depthwise_dw_window_##type)
+DEPTHWISE(f32, float)
+DEPTHWISE(bf16, bf16)
 
 // dw[i] (+)= sum over parts of partial[part][i], in order: n = taps * channels elements.
 extern "C" __global__ void __launch_bounds__(256) depthwise_dw_sum(const float* partial, float* dw, int n, int parts, int add) {

@@ -13,6 +13,7 @@ mod draw;
 mod equal;
 mod faults;
 mod gradient;
+mod network;
 mod run;
 
 use crate::device::cpu::{Cpu, Isa};

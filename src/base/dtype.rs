@@ -31,6 +31,16 @@ impl DType {
     }
 }
 
+/// How products of f32 operands are computed. The operands lie in memory as f32 either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Math {
+    /// In f32.
+    #[default]
+    Full,
+    /// Rounded to tf32 (10 bits of fraction) and summed in f32, on the tensor cores of NVIDIA GPUs.
+    Tf32,
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

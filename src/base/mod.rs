@@ -7,7 +7,7 @@ mod dtype;
 mod geom;
 mod shape;
 
-pub use dtype::DType;
+pub use dtype::{DType, Math};
 pub use geom::{Geom, Padding, Window};
 pub use shape::Shape;
 

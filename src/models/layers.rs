@@ -352,5 +352,5 @@ impl Net {
 }
 
 fn plain_conv(window: Window) -> Conv2d {
-    Conv2d { window, scale: false, bias: false, act: Act::Linear }
+    Conv2d::new(window)
 }

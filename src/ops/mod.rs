@@ -253,6 +253,13 @@ macro_rules! ops {
             pub fn names() -> Vec<&'static str> { vec![$($($name::NAME),+),+] }
         }
 
+        /// The CUDA kernels that ops declare.
+        pub fn kernels() -> Vec<crate::device::cuda::driver::Declared> {
+            let mut all = crate::device::cuda::columns::declared();
+            $(all.extend($module::cuda::declared());)+
+            all
+        }
+
         /// A device that runs every op of the list.
         pub trait Backend: Device {
             /// See [`Run::scratch`].
@@ -323,19 +330,3 @@ ops! {
 backend!(Naive);
 backend!(Cpu);
 backend!(Cuda);
-
-/// Ops whose CUDA kernels are still to come.
-macro_rules! unready {
-    ($($name:ident),* $(,)?) => {$(
-        impl Run<Cuda> for $name {
-            fn run(&self, call: &Call<'_, Cuda>) {
-                call.device.fail(crate::error::Error::internal(concat!(stringify!($name), " has no CUDA kernel")));
-            }
-        }
-    )*};
-}
-unready!(
-    Conv2d, Conv2dDx, Conv2dDw,
-    Depthwise, DepthwiseDx, DepthwiseDw,
-    Dense, DenseDx, DenseDw,
-);

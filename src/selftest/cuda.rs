@@ -1,8 +1,9 @@
 //! The op table on CUDA kernels.
 
 use super::run::{self, Fault, Layout};
-use super::{Report, Row, equal, faults};
+use super::{Report, Row, equal, faults, network};
 use crate::device::Device;
+use crate::device::cpu::Cpu;
 use crate::device::cuda::emulated::{Manner, object, open};
 use crate::device::cuda::{Cuda, gpu};
 use crate::error::Result;
@@ -35,8 +36,7 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
 
 /// Runs cases on the first GPU.
 pub fn gpu(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
-    let device = gpu::open(0)?;
-    let mut rows = Vec::new();
+    let (device, mut rows) = network::check(gpu::open(0)?, Cpu::new(0)?)?;
     for (i, case) in cases.iter().enumerate() {
         rows.extend(run::check(case, &device, &LAYOUTS, Fault::None)?);
         rows.extend(equal::check(case, &device)?);
@@ -68,17 +68,25 @@ fn each(
     check: &(dyn Fn(&Case, &[Cuda; 2]) -> Result<Vec<Row>> + Sync),
 ) -> Result<Vec<Row>> {
     let (next, (sender, receiver)) = (AtomicUsize::new(0), mpsc::channel());
+    // The network comes first: it takes longest.
+    let networks = [Manner::CHECKED, Manner::FAST];
+    let jobs = networks.len() + cases.len();
     let work = &|sender: mpsc::Sender<(usize, Result<Vec<Row>>)>| {
         let devices = open(Manner::CHECKED).and_then(|checked| Ok([checked, open(Manner::FAST)?]));
-        while let Some((i, case)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, cases.get(i)?))) {
-            let rows = devices.as_ref().map_err(Clone::clone).and_then(|devices| check(case, devices));
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let rows = match (networks.get(i), i.checked_sub(networks.len()).and_then(|i| cases.get(i))) {
+                (Some(&manner), _) => open(manner).and_then(|device| Ok(network::check(device, Cpu::new(1)?)?.1)),
+                (_, Some(case)) => devices.as_ref().map_err(Clone::clone).and_then(|devices| check(case, devices)),
+                (None, None) => return,
+            };
             if sender.send((i, rows)).is_err() {
                 return;
             }
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let mut found: Vec<Vec<Row>> = vec![Vec::new(); cases.len()];
+    let mut found: Vec<Vec<Row>> = vec![Vec::new(); jobs];
     std::thread::scope(|scope| {
         (0..cores).for_each(|_| {
             let sender = sender.clone();
@@ -87,7 +95,7 @@ fn each(
         drop(sender);
         for (done, (i, rows)) in receiver.iter().enumerate() {
             found[i] = rows?;
-            progress(done + 1, cases.len());
+            progress(done + 1, jobs);
         }
         Ok(found.into_iter().flatten().collect())
     })

@@ -105,6 +105,10 @@ pub trait Driver {
     /// Bytes of shared memory that a block may have.
     fn shared_limit(&self) -> usize;
 
+    /// Multiprocessors: how many blocks are sure to run at a time. Kernels of different tiles give the same bits, so this may
+    /// settle which one runs.
+    fn processors(&self) -> usize;
+
     /// Whether it wants to know the regions of each launch.
     fn checks(&self) -> bool;
 

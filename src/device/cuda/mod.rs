@@ -56,6 +56,11 @@ impl Cuda {
         self.driver.shared_limit()
     }
 
+    /// Multiprocessors of this chip.
+    pub fn processors(&self) -> usize {
+        self.driver.processors()
+    }
+
     /// The driver of the device.
     pub fn driver(&self) -> &dyn Driver {
         &*self.driver

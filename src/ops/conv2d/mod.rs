@@ -6,28 +6,31 @@
 //! `dy`: [`Conv2dDx`] sends every `dy` back to the pixels it was read from, [`Conv2dDw`] to the taps it went through.
 
 pub(in crate::ops) mod cpu;
+pub mod cuda;
 mod naive;
 #[cfg(test)]
 pub(in crate::ops) mod tests;
 
 use super::activation::Act;
 use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};
-use crate::base::{DType, Geom, Shape, Ty, Val, Window};
+use crate::base::{DType, Geom, Math, Shape, Ty, Val, Window};
 
 /// `y = act(conv(x, w) * scale + bias)`: ins `x` NHWC, `w`, then `scale` and `bias` (one value per output channel) as far
-/// as their fields say so. The three fields are filled by fusion alone, from the batch norm, bias and activation that follow.
+/// as their fields say so. These three are filled by fusion alone, from the batch norm, bias and activation that follow; `math` is
+/// settled by the precision pass, in the gradient ops too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2d {
     pub window: Window,
     pub scale: bool,
     pub bias: bool,
     pub act: Act,
+    pub math: Math,
 }
 
 impl Conv2d {
     /// The plain convolution, which models are written with.
     pub fn new(window: Window) -> Self {
-        Conv2d { window, scale: false, bias: false, act: Act::Linear }
+        Conv2d { window, scale: false, bias: false, act: Act::Linear, math: Math::Full }
     }
 
     /// Whether fusion has filled a field.
@@ -54,6 +57,11 @@ fn filter(window: &Window, ty: Ty) -> Result<[usize; 2], String> {
 fn geometry(window: &Window, shape: Shape) -> Geom {
     let [_, h, w, _] = shape.four().expect("shape inference admits four axes here");
     window.on(h, w).expect("shape inference has placed the window")
+}
+
+/// What a row says of its arithmetic.
+fn word(math: Math) -> &'static str {
+    if math == Math::Tf32 { " tf32" } else { "" }
 }
 
 /// Twice the multiply-adds that touch real pixels, for `images` images and `channels` = in x out.
@@ -94,8 +102,8 @@ impl Rule for Conv2d {
         let Some(dy) = dys[0] else { return Ok(vec![None, None]) };
         let (x, w, window) = (at.ins[0], at.ins[1], self.window);
         let [_, height, width, _] = e.ty(x).shape.four().expect("shape inference admits four axes here");
-        let dx = at.wants[0].then(|| e.one(Conv2dDx { window, input: [height, width] }, &[dy, w]));
-        let dw = at.wants[1].then(|| e.one(Conv2dDw { window }, &[x, dy]));
+        let dx = at.wants[0].then(|| e.one(Conv2dDx { window, input: [height, width], math: self.math }, &[dy, w]));
+        let dw = at.wants[1].then(|| e.one(Conv2dDw { window, math: self.math }, &[x, dy]));
         Ok(vec![dx, dw])
     }
 
@@ -114,7 +122,10 @@ impl Rule for Conv2d {
         for (word, present) in [(" scale", self.scale), (" bias", self.bias)] {
             text.push_str(if present { word } else { "" });
         }
-        if self.act != Act::Linear { format!("{text} {}", self.act) } else { text }
+        if self.act != Act::Linear {
+            text = format!("{text} {}", self.act);
+        }
+        text + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -186,6 +197,7 @@ fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
 pub struct Conv2dDx {
     pub window: Window,
     pub input: [usize; 2],
+    pub math: Math,
 }
 
 impl Conv2dDx {
@@ -230,7 +242,7 @@ impl Rule for Conv2dDx {
     }
 
     fn detail(&self) -> String {
-        self.window.to_string()
+        self.window.to_string() + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -241,7 +253,7 @@ impl Rule for Conv2dDx {
         let case = |(window, images, input, cin, cout): (Window, usize, [usize; 2], usize, usize)| {
             let ([kh, kw], [h, w]) = (window.kernel, window.on(input[0], input[1]).expect("a case has a place").output);
             let name = format!("{window} to {images}x{}x{}, {cout} to {cin} channels", input[0], input[1]);
-            Case::new(name, Conv2dDx { window, input }, &[[images, h, w, cout], [kh, kw, cin, cout]]).forward_only()
+            Case::new(name, Conv2dDx { window, input, math: Math::Full }, &[[images, h, w, cout], [kh, kw, cin, cout]]).forward_only()
         };
         shapes().into_iter().map(case).collect()
     }
@@ -252,6 +264,7 @@ impl Rule for Conv2dDx {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2dDw {
     pub window: Window,
+    pub math: Math,
 }
 
 impl Rule for Conv2dDw {
@@ -285,7 +298,7 @@ impl Rule for Conv2dDw {
     }
 
     fn detail(&self) -> String {
-        self.window.to_string()
+        self.window.to_string() + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -296,7 +309,7 @@ impl Rule for Conv2dDw {
         let case = |(window, images, [h, w], cin, cout): (Window, usize, [usize; 2], usize, usize)| {
             let [oh, ow] = window.on(h, w).expect("a case has a place").output;
             let name = format!("{window} on {images}x{h}x{w}, {cin} by {cout} channels");
-            Case::new(name, Conv2dDw { window }, &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
+            Case::new(name, Conv2dDw { window, math: Math::Full }, &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
         };
         shapes().into_iter().map(case).collect()
     }

@@ -1,7 +1,7 @@
 //! The cpu device against the specification, over every case of the convolution and dense ops.
 
 use super::{Conv2d, Conv2dDw, Conv2dDx};
-use crate::base::{DType, Shape, Ty, Window};
+use crate::base::{DType, Math, Shape, Ty, Window};
 use crate::device::cpu::{Cpu, Isa};
 use crate::device::naive::Naive;
 use crate::device::{Arena, Arenas, Call, Operand, Place, Write};
@@ -141,10 +141,10 @@ fn large_shapes_agree_with_naive() {
         let ([kh, kw], [oh, ow]) = (window.kernel, window.on(h, w).unwrap().output);
         let (x, filter, dy) = ([n, h, w, cin], [kh, kw, cin, cout], [n, oh, ow, cout]);
         let case = |op: Op, ins: [[usize; 4]; 2]| Case::new(format!("{window} on {x:?}"), op, &ins);
-        let dx = Conv2dDx { window, input: [h, w] };
+        let dx = Conv2dDx { window, input: [h, w], math: Math::Full };
         agree(
             &cpu,
-            vec![case(Conv2d::new(window).into(), [x, filter]), case(dx.into(), [dy, filter]), case(Conv2dDw { window }.into(), [x, dy])],
+            vec![case(Conv2d::new(window).into(), [x, filter]), case(dx.into(), [dy, filter]), case(Conv2dDw { window, math: Math::Full }.into(), [x, dy])],
         );
     }
 }
@@ -198,8 +198,8 @@ fn gradients_are_the_transposed_maps() {
         let y = naive(case.op.clone(), &ins);
         let tys: Vec<Ty> = case.ins.iter().map(|&s| Ty::f32(s)).collect();
         let dy = (case.op.infer(&tys).unwrap()[0].shape, numbers(y.len(), 9));
-        let dx = naive(Conv2dDx { window, input: [h, w] }.into(), &[dy.clone(), ins[1].clone()]);
-        let dw = naive(Conv2dDw { window }.into(), &[ins[0].clone(), dy.clone()]);
+        let dx = naive(Conv2dDx { window, input: [h, w], math: Math::Full }.into(), &[dy.clone(), ins[1].clone()]);
+        let dw = naive(Conv2dDw { window, math: Math::Full }.into(), &[ins[0].clone(), dy.clone()]);
         let inner = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let (forward, scale) = (inner(&y, &dy.1), inner(&y, &y).sqrt() * inner(&dy.1, &dy.1).sqrt());
         for back in [inner(&ins[0].1, &dx), inner(&ins[1].1, &dw)] {

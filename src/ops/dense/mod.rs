@@ -3,6 +3,7 @@
 //! `y = x w`, so `dx = dy w^T` and `dw = x^T dy`.
 
 mod cpu;
+pub mod cuda;
 mod naive;
 
 use super::conv2d::parameter_gradient;

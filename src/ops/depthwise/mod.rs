@@ -7,6 +7,7 @@
 //! stores it; a depth multiplier other than one is refused.
 
 mod cpu;
+pub mod cuda;
 mod naive;
 
 use super::window::{pixels, shaped};

@@ -254,6 +254,11 @@ impl Driver for Emulated {
         self.manner.shared_limit as usize
     }
 
+    /// One, so that the large tiles of a big chip are tried on small shapes.
+    fn processors(&self) -> usize {
+        1
+    }
+
     fn checks(&self) -> bool {
         self.manner.build == Build::Checked
     }

@@ -127,6 +127,10 @@ impl Driver for Gpu {
         self.found.shared_limit
     }
 
+    fn processors(&self) -> usize {
+        self.found.multiprocessors as usize
+    }
+
     fn checks(&self) -> bool {
         false
     }

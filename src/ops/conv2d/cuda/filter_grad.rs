@@ -1,0 +1,80 @@
+use super::{Product, on_images};
+use crate::base::Ty;
+use crate::device::Call;
+use crate::device::cuda::window::{Divisor, Window};
+use crate::device::cuda::{Cuda, DevicePtr, Kernel};
+use crate::kernels;
+use crate::ops::conv2d::Conv2dDw;
+use crate::ops::Run;
+use half::bf16;
+
+type Arguments = (DevicePtr, i32, DevicePtr, i32, DevicePtr, Window, i32, i32, Divisor, i32, i32, i32);
+
+macro_rules! table {
+    ($([$($name:ident),*]: $number:ty;)*) => {
+        kernels! { in "conv2d_dw";
+            fn sum_splits(partial: *const f32, dw: *mut f32, n: i32, splits: i32, add: i32);
+            $($(
+                fn $name(x: *const $number, x_pitch: i32, dy: *const $number, dy_pitch: i32, dw: *mut f32, window: Window, images: i32,
+                    channels: i32, by_channels: Divisor, filters: i32, pixels_per_split: i32, add: i32);
+            )*)*
+        }
+        const KERNELS: [[Kernel<Arguments>; 5]; 3] = [$([$($name),*]),*];
+    };
+}
+table! {
+    [conv2d_dw_f32_128x128, conv2d_dw_f32_128x64, conv2d_dw_f32_128x32, conv2d_dw_f32_64x32, conv2d_dw_f32_any]: f32;
+    [conv2d_dw_tf32_128x128, conv2d_dw_tf32_128x64, conv2d_dw_tf32_128x32, conv2d_dw_tf32_64x32, conv2d_dw_tf32_any]: f32;
+    [conv2d_dw_bf16_128x128, conv2d_dw_bf16_128x64, conv2d_dw_bf16_128x32, conv2d_dw_bf16_64x32, conv2d_dw_bf16_any]: bf16;
+}
+
+/// Tiles of 64 x 64 results and splits together that keep a large GPU busy: two rounds of small blocks on some 130 processors.
+const PARTS: usize = 264;
+
+/// The fewest pixels that are worth a split of their own, and the most splits.
+const PIXELS: usize = 256;
+const SPLITS: usize = 128;
+
+/// Pixels of a split and number of splits. They follow from the shape alone, because they settle the order of a sum.
+fn splits(x: Ty, dy: Ty, taps: usize) -> (usize, usize) {
+    let (filter, pixels) = ((taps * x.shape.cols()).div_ceil(64) * dy.shape.cols().div_ceil(64), dy.shape.rows());
+    let wanted = PARTS.div_ceil(filter).min(pixels.div_ceil(PIXELS)).clamp(1, SPLITS);
+    let each = pixels.div_ceil(wanted).next_multiple_of(32);
+    (each, pixels.div_ceil(each))
+}
+
+impl Run<Cuda> for Conv2dDw {
+    fn scratch(&self, _: &Cuda, ins: &[Ty], outs: &[Ty]) -> usize {
+        let (_, splits) = splits(ins[0], ins[1], self.window.kernel[0] * self.window.kernel[1]);
+        if splits > 1 { splits * outs[0].bytes() } else { 0 }
+    }
+
+    fn run(&self, call: &Call<'_, Cuda>) {
+        let (x, dy, dw) = (call.src(0), call.src(1), call.dst(0));
+        let (geom, images) = on_images(&self.window, call.ins[0].ty.shape);
+        let (each, splits) = splits(call.ins[0].ty, call.ins[1].ty, geom.taps_total());
+        let (rows, cols) = (dw.rows as usize, dw.cols as usize);
+        let product = Product::new(call.device, self.math, [rows, cols, splits], &[&x, &dy, &dw]);
+        let (to, add) = if splits > 1 { (call.scratch(), 0) } else { (dw.ptr, dw.add) };
+        let arguments = (
+            x.ptr,
+            x.pitch,
+            dy.ptr,
+            dy.pitch,
+            to,
+            Window::on(&geom),
+            images,
+            x.cols,
+            Divisor::by(x.cols as usize),
+            dw.cols,
+            each as i32,
+            add,
+        );
+        let (kernel, grid) = (product.kernel(&KERNELS), (product.blocks(rows, cols), splits));
+        call.launch(kernel, grid, product.threads(), product.shared([false, false]), arguments);
+        if splits > 1 {
+            let n = rows * cols;
+            call.launch(sum_splits, n.div_ceil(256), 256, 0, (to, dw.ptr, n as i32, splits as i32, dw.add));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+use super::{Product, on_images};
+use crate::device::Call;
+use crate::device::cuda::window::{Divisor, Window};
+use crate::device::cuda::{Cuda, DevicePtr, Kernel};
+use crate::ops::activation::cuda::number;
+use crate::ops::conv2d::Conv2d;
+use crate::ops::Run;
+use crate::{kernel_struct, kernels};
+use half::bf16;
+
+/// What happens to a sum on its way to memory: `Finish` of conv2d.cu.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Finish {
+    scale: DevicePtr,
+    bias: DevicePtr,
+    act: i32,
+    add: i32,
+}
+kernel_struct!(Finish);
+
+type Arguments = (DevicePtr, i32, DevicePtr, DevicePtr, i32, Window, i32, i32, Divisor, i32, Finish);
+
+macro_rules! table {
+    ($([$($name:ident),*]: $number:ty;)*) => {
+        kernels! { in "conv2d"; $($(
+            fn $name(x: *const $number, x_pitch: i32, w: *const $number, y: *mut $number, y_pitch: i32, window: Window, images: i32,
+                channels: i32, by_channels: Divisor, filters: i32, finish: Finish);
+        )*)* }
+        const KERNELS: [[Kernel<Arguments>; 5]; 3] = [$([$($name),*]),*];
+    };
+}
+table! {
+    [conv2d_f32_128x128, conv2d_f32_128x64, conv2d_f32_128x32, conv2d_f32_64x32, conv2d_f32_any]: f32;
+    [conv2d_tf32_128x128, conv2d_tf32_128x64, conv2d_tf32_128x32, conv2d_tf32_64x32, conv2d_tf32_any]: f32;
+    [conv2d_bf16_128x128, conv2d_bf16_128x64, conv2d_bf16_128x32, conv2d_bf16_64x32, conv2d_bf16_any]: bf16;
+}
+
+impl Run<Cuda> for Conv2d {
+    fn run(&self, call: &Call<'_, Cuda>) {
+        let (x, w, y) = (call.src(0), call.src(1), call.dst(0));
+        let (geom, images) = on_images(&self.window, call.ins[0].ty.shape);
+        let vector = |field: bool, i: usize| if field { call.src(i).ptr } else { DevicePtr(0) };
+        let finish = Finish {
+            scale: vector(self.scale, 2),
+            bias: vector(self.bias, 2 + usize::from(self.scale)),
+            act: number(self.act),
+            add: y.add,
+        };
+        let (rows, cols) = (y.rows as usize, y.cols as usize);
+        let product = Product::new(call.device, self.math, [rows, cols, 1], &[&x, &w, &y]);
+        let arguments = (
+            x.ptr,
+            x.pitch,
+            w.ptr,
+            y.ptr,
+            y.pitch,
+            Window::on(&geom),
+            images,
+            x.cols,
+            Divisor::by(x.cols as usize),
+            y.cols,
+            finish,
+        );
+        let (kernel, grid) = (product.kernel(&KERNELS), product.blocks(rows, cols));
+        call.launch(kernel, grid, product.threads(), product.shared([true, false]), arguments);
+    }
+}
