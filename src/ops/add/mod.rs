@@ -4,7 +4,7 @@ mod cpu;
 pub(super) mod cuda;
 mod naive;
 
-use super::{Case, Emit, Rule, Site, same_shape};
+use super::{Case, Emit, Rule, Site, Storage, same_shape};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = x0 + x1 + ..`, in this order.
@@ -41,6 +41,10 @@ impl Rule for Add {
 
     fn in_place(&self, _: usize) -> Option<usize> {
         Some(0)
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Alike
     }
 
     fn cases() -> Vec<Case> {

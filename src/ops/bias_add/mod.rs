@@ -5,7 +5,7 @@ pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::channel_stats::SHAPES;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = x + b`, from `x: [.., C], b: [C]`.
@@ -34,6 +34,10 @@ impl Rule for BiasAdd {
 
     fn in_place(&self, _: usize) -> Option<usize> {
         Some(0)
+    }
+
+    fn storage(&self, input: usize) -> Storage {
+        if input == 0 { Storage::Half } else { Storage::Float }
     }
 
     fn cases() -> Vec<Case> {
@@ -66,6 +70,10 @@ impl Rule for ColumnSum {
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
         ins[0].shape.rows()
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {

@@ -8,7 +8,7 @@ mod cpu;
 pub(in crate::ops) mod cuda;
 mod naive;
 
-use super::{Case, Constant, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};
+use super::{Case, Constant, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel};
 use crate::base::{Shape, Ty, Val};
 
 /// `mean`, `var` of each channel: `[.., C] -> [C], [C]`.
@@ -43,6 +43,10 @@ impl Rule for ChannelStats {
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
         ins[0].shape.rows()
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {
@@ -95,6 +99,10 @@ impl Rule for ChannelStatsDx {
 
     fn in_place(&self, _: usize) -> Option<usize> {
         Some(0)
+    }
+
+    fn storage(&self, input: usize) -> Storage {
+        if input == 0 { Storage::Half } else { Storage::Float }
     }
 
     fn cases() -> Vec<Case> {

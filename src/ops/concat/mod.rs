@@ -8,7 +8,7 @@ mod cpu;
 pub(in crate::ops) mod cuda;
 mod naive;
 
-use super::{Case, Emit, Rule, Site, arity};
+use super::{Case, Emit, Rule, Site, Storage, arity};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = [x0 | x1 | ..]` along the last axis.
@@ -44,6 +44,10 @@ impl Rule for Concat {
 
     fn flops(&self, _: &[Ty], _: &[Ty]) -> u64 {
         0
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Alike
     }
 
     fn cases() -> Vec<Case> {
@@ -85,6 +89,10 @@ impl Rule for Columns {
         0
     }
 
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Alike
+    }
+
     fn cases() -> Vec<Case> {
         let case = |start, len, shape: Shape| Case::new(format!("of {shape}"), Columns { start, len }, &[shape]);
         let mut cases = vec![case(0, 1, [1, 1, 1, 1].into()), case(3, 17, [3, 5, 7, 48].into()), case(0, 32, [1, 3, 3, 33].into())];
@@ -122,6 +130,10 @@ impl Rule for PadColumns {
 
     fn flops(&self, _: &[Ty], _: &[Ty]) -> u64 {
         0
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Alike
     }
 
     fn cases() -> Vec<Case> {

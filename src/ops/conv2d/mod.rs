@@ -12,7 +12,7 @@ mod naive;
 pub(in crate::ops) mod tests;
 
 use super::activation::Act;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel};
 use crate::base::{DType, Geom, Math, Shape, Ty, Val, Window};
 
 /// `y = act(conv(x, w) * scale + bias)`: ins `x` NHWC, `w`, then `scale` and `bias` (one value per output channel) as far
@@ -132,6 +132,10 @@ impl Rule for Conv2d {
         &[1]
     }
 
+    fn storage(&self, input: usize) -> Storage {
+        if input < 2 { Storage::Half } else { Storage::Float }
+    }
+
     fn cases() -> Vec<Case> {
         let mut cases: Vec<Case> = shapes()
             .into_iter()
@@ -249,6 +253,10 @@ impl Rule for Conv2dDx {
         &[1]
     }
 
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, images, input, cin, cout): (Window, usize, [usize; 2], usize, usize)| {
             let ([kh, kw], [h, w]) = (window.kernel, window.on(input[0], input[1]).expect("a case has a place").output);
@@ -303,6 +311,10 @@ impl Rule for Conv2dDw {
 
     fn weights(&self) -> &'static [usize] {
         &[2]
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {

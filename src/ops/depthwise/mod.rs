@@ -11,7 +11,7 @@ pub mod cuda;
 mod naive;
 
 use super::window::{pixels, shaped};
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity};
 use crate::base::{Geom, Padding, Shape, Ty, Val, Window};
 
 /// `y = x * w`, channel by channel: `[n,h,w,c]`, `[kernel_h,kernel_w,c,1]` to `[n,out_h,out_w,c]`.
@@ -87,6 +87,10 @@ impl Rule for Depthwise {
         &[1]
     }
 
+    fn storage(&self, input: usize) -> Storage {
+        if input == 0 { Storage::Half } else { Storage::Float }
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, x): (Window, [usize; 4])| {
             let ins = vec![x.into(), kernel_shape(&window, x[3])];
@@ -130,6 +134,10 @@ impl Rule for DepthwiseDx {
         &[1]
     }
 
+    fn storage(&self, input: usize) -> Storage {
+        if input == 0 { Storage::Half } else { Storage::Float }
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, [n, h, w, c]): (Window, [usize; 4])| {
             let [out_h, out_w] = geom(&window, h, w).output;
@@ -171,6 +179,10 @@ impl Rule for DepthwiseDw {
 
     fn weights(&self) -> &'static [usize] {
         &[2]
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {

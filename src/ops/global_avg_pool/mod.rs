@@ -8,7 +8,7 @@ pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::window::pixels;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = mean of x over the image`: `[n,h,w,c]` to `[n,c]`.
@@ -47,6 +47,10 @@ impl Rule for GlobalAvgPool {
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
         let [_, h, w, _] = ins[0].shape.four().expect("an activation");
         h * w
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {

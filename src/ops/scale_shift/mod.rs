@@ -13,7 +13,7 @@ mod naive;
 
 use super::channel_stats::SHAPES;
 use super::activation::Act;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel, same_shape};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel, same_shape};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = act(x scale + shift)`, from `x: [.., C], scale: [C], shift: [C]`.
@@ -58,6 +58,10 @@ impl Rule for ScaleShift {
 
     fn in_place(&self, _: usize) -> Option<usize> {
         Some(0)
+    }
+
+    fn storage(&self, input: usize) -> Storage {
+        if input == 0 { Storage::Half } else { Storage::Float }
     }
 
     fn cases() -> Vec<Case> {
@@ -107,6 +111,10 @@ impl Rule for ScaleShiftSums {
         ins[0].shape.rows()
     }
 
+    fn storage(&self, input: usize) -> Storage {
+        if input < 2 { Storage::Half } else { Storage::Float }
+    }
+
     fn cases() -> Vec<Case> {
         let all = SHAPES.into_iter().map(|shape| (Act::Linear, shape)).chain(FUSED);
         all.map(|(act, shape)| Case::of(format!("{shape:?}"), ScaleShiftSums { act }, inputs(2, shape, 2)).forward_only()).collect()
@@ -153,6 +161,10 @@ impl Rule for ScaleShiftDx {
 
     fn in_place(&self, _: usize) -> Option<usize> {
         Some(0)
+    }
+
+    fn storage(&self, input: usize) -> Storage {
+        if input < 2 { Storage::Half } else { Storage::Float }
     }
 
     fn cases() -> Vec<Case> {
