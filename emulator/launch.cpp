@@ -202,6 +202,10 @@ EXPORT int emulated_launch(Context* context, const Launch* launch) {
         snprintf(launch->error, launch->error_bytes, "%s: no memory for the emulator", launch->name);
         return 1;
     }
+    if (context->checked && b.cells_of != context->serial) {
+        madvise(b.shared_cells, b.shared_bytes * sizeof(Cell), MADV_DONTNEED); // all zero again
+        b.cells_of = context->serial;
+    }
     track_regions(b);
     poison(b);
     current = &b;

@@ -6,6 +6,7 @@
 #undef blockDim
 #undef gridDim
 
+#include <atomic>
 #include <vector>
 
 namespace emulated {
@@ -92,6 +93,8 @@ struct Context {
     bool checked;
     std::vector<Allocation> allocations;
     uint32_t epoch = 1;
+    uint64_t serial = ++contexts;
+    static inline std::atomic<uint64_t> contexts = 0;
 };
 
 // The block that runs on a thread of the host.
@@ -113,6 +116,7 @@ struct Block {
     char* shared_start;
     size_t shared_bytes;
     Cell* shared_cells;
+    uint64_t cells_of; // the context whose epochs are in the cells
     uint32_t static_shared; // bytes of static shared memory that were touched, at least
     std::vector<Tracked> regions;
     Tracked* latest;

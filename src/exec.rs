@@ -4,18 +4,17 @@
 //! once. Nothing is allocated and nothing is decided while a program runs: it walks its steps.
 
 use crate::base::{DType, Ty, Val};
-use crate::device::{Arena, Arenas, Call, Place};
+use crate::device::{Arena, Arenas, Call, Device, Place};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Phase, Role, check};
 use crate::ops::Backend;
 use crate::pass::plan::{Options, Plan, Step, plan};
 use crate::pass::{Fusions, fuse, precision};
-use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A graph with its plan, compiled for a kind of device.
-pub struct Program<D> {
+pub struct Program<D: Device> {
     graph: Graph,
     plan: Plan,
     id: u64,
@@ -25,7 +24,18 @@ pub struct Program<D> {
     trains: bool,
     /// The first of the steps at the end that only replace weights, statistics and slots.
     updates: usize,
-    device: PhantomData<D>,
+    /// The steps before that one and those from it on, as a device that records them replays them.
+    recorded: [Recorded<D::Recording>; 2],
+}
+
+/// What a device has recorded of some steps, and for which memory.
+#[derive(Default)]
+enum Recorded<R> {
+    #[default]
+    No,
+    /// The steps have run one by one on these arenas: whatever is done once was done, and the next run is recorded.
+    Warm(u64),
+    Ready(u64, R),
 }
 
 /// Which passes run on the way from a model's graph to a program.
@@ -50,12 +60,11 @@ impl<D: Backend> Program<D> {
         check(&graph)?;
         let graph = fuse(precision(graph, device.float())?, passes.fusions)?;
         let plan = plan(&graph, &|op, ins, outs| (device.scratch(op, ins, outs), device.derived(op, ins, outs)), passes.plan)?;
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let updates = |v: &crate::base::Val| matches!(graph.role(*v), Role::Update { of } if !graph.states.contains(&of));
         let trains = graph.nodes.iter().any(|n| n.phase == Phase::Update && n.outs.iter().any(updates));
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let id = number();
         let updates = plan.steps.iter().rposition(|s| s.phase != Phase::Update).map_or(0, |last| last + 1);
-        Ok(Program { graph, plan, id, packed: (0, 0), trains, updates, device: PhantomData })
+        Ok(Program { graph, plan, id, packed: (0, 0), trains, updates, recorded: Default::default() })
     }
 
     /// The graph after all passes.
@@ -129,6 +138,8 @@ impl<'a> From<&'a [f64]> for Host<'a> {
 pub struct Session<D: Backend> {
     device: D,
     arenas: Arenas<D>,
+    /// Names the arenas' memory: another number after each change, and in each session.
+    memory: u64,
     /// Counts the writes of parameters from the host.
     loaded: u64,
     /// Counts the runs that changed parameters.
@@ -147,7 +158,7 @@ impl<D: Backend> Session<D> {
     /// When the device has no memory at all.
     pub fn new(device: D) -> Result<Self> {
         let arenas = Arenas::new(&device)?;
-        Ok(Session { device, arenas, loaded: 1, trained: 1, packed_for: 0 })
+        Ok(Session { device, arenas, memory: number(), loaded: 1, trained: 1, packed_for: 0 })
     }
 
     /// The device.
@@ -174,6 +185,7 @@ impl<D: Backend> Session<D> {
             if held > 0 && matches!(arena, Arena::Params | Arena::State | Arena::Slots) {
                 return Err(Error::internal(format!("a program wants {bytes} bytes of {arena:?}, the session has {held}")));
             }
+            self.memory = number();
             self.arenas.ensure(&self.device, arena, bytes)?;
             if arena == Arena::Derived {
                 self.packed_for = 0;
@@ -185,6 +197,7 @@ impl<D: Backend> Session<D> {
     /// Puts memory in the place of an arena: a private map of a weight file as [`Arena::Params`].
     pub fn install(&mut self, arena: Arena, memory: D::Memory) {
         self.arenas.install(arena, memory);
+        self.memory = number();
         self.loaded += 1;
     }
 
@@ -194,6 +207,7 @@ impl<D: Backend> Session<D> {
     /// When the device has no memory at all.
     pub fn clear(&mut self, arena: Arena) -> Result<()> {
         self.arenas.install(arena, self.device.alloc(0)?);
+        self.memory = number();
         Ok(())
     }
 
@@ -211,7 +225,8 @@ impl<D: Backend> Session<D> {
             self.loaded += 1;
         }
         let bytes = data.bytes(ty.dtype);
-        let row = ty.shape.cols() * ty.dtype.size();
+        let dense = place.pitch == ty.shape.cols();
+        let row = if dense { bytes.len().max(1) } else { ty.shape.cols() * ty.dtype.size() };
         for (r, row) in bytes.chunks(row).enumerate() {
             self.device.write(self.arenas.get_mut(place.arena), place.offset + r * place.pitch * ty.dtype.size(), row);
         }
@@ -227,7 +242,7 @@ impl<D: Backend> Session<D> {
             Some(v) => program.place(v)?,
             None => program.named(name)?,
         };
-        Ok(self.fetch(ty, place))
+        self.fetch(ty, place)
     }
 
     /// Reads any value of a program that has a place, as it stands now; a temporary may have been overwritten since.
@@ -236,25 +251,39 @@ impl<D: Backend> Session<D> {
     /// When the plan gave it no place.
     pub fn value(&self, program: &Program<D>, v: Val) -> Result<Vec<f64>> {
         let (ty, place) = program.place(v)?;
-        Ok(self.fetch(ty, place))
+        self.fetch(ty, place)
     }
 
-    fn fetch(&self, ty: Ty, place: Place) -> Vec<f64> {
-        let size = ty.dtype.size();
-        let mut row = vec![0u8; ty.shape.cols() * size];
+    fn fetch(&self, ty: Ty, place: Place) -> Result<Vec<f64>> {
         let mut out = Vec::with_capacity(ty.shape.len());
-        for r in 0..ty.shape.rows() {
+        self.each_row(ty, place, &mut |row| {
+            out.extend(numbers(row, ty.dtype));
+            true
+        });
+        self.device.sync()?;
+        Ok(out)
+    }
+
+    /// Reads a value row by row (one without gaps between rows at once), for as long as `go_on` says yes.
+    fn each_row(&self, ty: Ty, place: Place, go_on: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        let (size, dense) = (ty.dtype.size(), place.pitch == ty.shape.cols());
+        let (rows, cols) = if dense { (1, ty.shape.len()) } else { (ty.shape.rows(), ty.shape.cols()) };
+        let mut row = vec![0u8; cols * size];
+        (0..rows).all(|r| {
             self.device.read(self.arenas.get(place.arena), place.offset + r * place.pitch * size, &mut row);
-            out.extend(numbers(&row, ty.dtype));
-        }
-        out
+            go_on(&row)
+        })
     }
 
     /// The bytes of an arena from the start, as far as a program knows it.
-    pub fn bytes(&self, program: &Program<D>, arena: Arena) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// When the device has failed.
+    pub fn bytes(&self, program: &Program<D>, arena: Arena) -> Result<Vec<u8>> {
         let mut bytes = vec![0; program.plan.bytes[arena.index()]];
         self.device.read(self.arenas.get(arena), 0, &mut bytes);
-        bytes
+        self.device.sync()?;
+        Ok(bytes)
     }
 
     /// Overwrites an arena from the start: the state of an optimizer, all parameters at once.
@@ -280,24 +309,68 @@ impl<D: Backend> Session<D> {
         for &(name, data) in inputs {
             self.set(program, name, data)?;
         }
-        self.replay(program, None);
-        Ok(())
+        self.replay(program, None)
     }
 
     /// Runs the steps on what lies in the arenas; `hook` sees each step with its time.
     ///
+    /// # Errors
+    /// When the device has failed.
+    ///
     /// # Panics
     /// If the program was never reserved for.
-    pub fn replay(&mut self, program: &mut Program<D>, mut hook: Option<&mut Hook>) {
+    pub fn replay(&mut self, program: &mut Program<D>, hook: Option<&mut Hook>) -> Result<()> {
         let stale = self.stale(program);
-        for step in &program.plan.steps {
-            let start = hook.is_some().then(Instant::now);
-            self.step(step, stale);
-            if let (Some(start), Some(hook)) = (start, hook.as_deref_mut()) {
-                hook(step, start.elapsed());
+        match hook {
+            Some(hook) => {
+                for step in &program.plan.steps {
+                    hook(step, self.device.time(&mut || self.step(step, stale)));
+                }
+            }
+            None => {
+                let _ran = [0, 1].map(|half| self.half(program, half, stale, &|| true));
             }
         }
         self.ran(program);
+        self.device.sync()
+    }
+
+    /// Runs the steps before the first that replaces something (half 0), or the others: replayed, if the device has recorded
+    /// them on this memory. Returns whether they ran: `go_on` is asked before each step, or before all that are replayed.
+    fn half(&self, program: &mut Program<D>, half: usize, stale: Stale, go_on: &dyn Fn() -> bool) -> bool {
+        let (compute, update) = program.plan.steps.split_at(program.updates);
+        let steps = [compute, update][half];
+        // What is packed once is packed before, so that a recording packs nothing but what every run must pack.
+        let (always, now) = (Stale { all: false, trained: program.trains }, &mut program.recorded[half]);
+        *now = match std::mem::take(now) {
+            Recorded::Warm(memory) if memory == self.memory => {
+                match self.device.record(&mut || steps.iter().for_each(|step| self.step(step, always))) {
+                    Some(recording) => Recorded::Ready(memory, recording),
+                    None => Recorded::Warm(memory),
+                }
+            }
+            ready @ Recorded::Ready(memory, _) if memory == self.memory => ready,
+            _ => Recorded::No,
+        };
+        if let Recorded::Ready(_, recording) = now {
+            let go_on = go_on();
+            if go_on {
+                steps.iter().filter(|step| !(step.trained && always.trained)).for_each(|step| self.pack(step, stale));
+                self.device.replay(recording);
+            }
+            return go_on;
+        }
+        let all = steps.iter().all(|step| {
+            let go_on = go_on();
+            if go_on {
+                self.step(step, stale);
+            }
+            go_on
+        });
+        if all {
+            *now = Recorded::Warm(self.memory);
+        }
+        all
     }
 
     /// Runs a training step that can be refused until it changes something: `go_on` is asked before each row, and between the last
@@ -313,22 +386,19 @@ impl<D: Backend> Session<D> {
         accept: impl FnOnce(&Self, &Program<D>) -> Result<bool>,
     ) -> Result<bool> {
         let stale = self.stale(program);
-        let (compute, update) = program.plan.steps.split_at(program.updates);
+        let (compute, _) = program.plan.steps.split_at(program.updates);
         if let Some(early) = compute.iter().find(|s| s.phase == Phase::Update) {
             return Err(Error::internal("replaces something before the last row that computes").at(&early.layer));
         }
         // Whatever becomes of the attempt: the packed weights of another program may be gone.
         self.packed_for = 0;
-        for step in compute {
-            if !go_on() {
-                return Err(Error::interrupted("in the middle of a step, which is undone"));
-            }
-            self.step(step, stale);
+        if !self.half(program, 0, stale, go_on) {
+            return Err(Error::interrupted("in the middle of a step, which is undone"));
         }
         if !accept(self, program)? {
             return Ok(false);
         }
-        update.iter().for_each(|step| self.step(step, stale));
+        self.half(program, 1, stale, &|| true);
         self.ran(program);
         Ok(true)
     }
@@ -351,12 +421,7 @@ impl<D: Backend> Session<D> {
     }
 
     fn is_finite(&self, ty: Ty, place: Place) -> bool {
-        let size = ty.dtype.size();
-        let mut row = vec![0u8; ty.shape.cols() * size];
-        (0..ty.shape.rows()).all(|r| {
-            self.device.read(self.arenas.get(place.arena), place.offset + r * place.pitch * size, &mut row);
-            numbers(&row, ty.dtype).all(f64::is_finite)
-        })
+        self.each_row(ty, place, &mut |row| numbers(row, ty.dtype).all(f64::is_finite))
     }
 
     fn stale(&self, program: &Program<D>) -> Stale {
@@ -364,14 +429,22 @@ impl<D: Backend> Session<D> {
         Stale { all: self.packed_for != program.id || loaded != self.loaded, trained: trained != self.trained }
     }
 
-    /// Runs one step, its packed weights rebuilt before if their source has changed.
-    fn step(&self, step: &Step, stale: Stale) {
-        let Step { op, ins, outs, scratch, derived, .. } = step;
-        let call = Call { device: &self.device, arenas: &self.arenas, ins, outs, scratch: *scratch, derived: *derived };
-        if derived.is_some() && (stale.all || (step.trained && stale.trained)) {
-            D::prepare(op, &call);
+    fn call<'a>(&'a self, step: &'a Step) -> Call<'a, D> {
+        let Step { ins, outs, scratch, derived, .. } = step;
+        Call { device: &self.device, arenas: &self.arenas, ins, outs, scratch: *scratch, derived: *derived }
+    }
+
+    /// Rebuilds a step's packed weights, if their source has changed.
+    fn pack(&self, step: &Step, stale: Stale) {
+        if step.derived.is_some() && (stale.all || (step.trained && stale.trained)) {
+            D::prepare(&step.op, &self.call(step));
         }
-        D::run(op, &call);
+    }
+
+    /// Runs one step.
+    fn step(&self, step: &Step, stale: Stale) {
+        self.pack(step, stale);
+        D::run(&step.op, &self.call(step));
     }
 
     /// Notes that all steps of a program ran.
@@ -387,6 +460,12 @@ impl<D: Backend> Session<D> {
 struct Stale {
     all: bool,
     trained: bool,
+}
+
+/// A number that nothing else has.
+fn number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The numbers that bytes of the device hold.

@@ -11,13 +11,15 @@
 mod cuda;
 mod draw;
 mod equal;
+mod faults;
 mod gradient;
+mod network;
 mod run;
 
 use crate::device::cpu::{Cpu, Isa};
 use crate::error::Result;
 use crate::ops::{Case, Op};
-use run::{Fault, Mode};
+use run::{Fault, Layout, Mode};
 use serde::Serialize;
 
 /// The largest relative error between a gradient and finite differences: with steps of 1e-5 on data of order one, the
@@ -75,6 +77,8 @@ pub enum Target {
     Cpu,
     /// The CUDA kernels on the emulated driver: with all checks, and in another order without.
     Emulated,
+    /// The CUDA kernels on the first GPU.
+    Cuda,
 }
 
 /// Runs all cases; `progress(done, total)` is called as they finish.
@@ -83,19 +87,21 @@ pub enum Target {
 /// When the machine has no memory for them.
 pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) -> Result<Report> {
     let cases: Vec<Case> = Op::cases().into_iter().filter(|c| only.is_none_or(|name| c.op.name() == name)).collect();
-    if target == Target::Emulated {
-        return cuda::emulated(&cases, progress);
+    match target {
+        Target::Emulated => return cuda::emulated(&cases, progress),
+        Target::Cuda => return cuda::gpu(&cases, progress),
+        Target::Naive | Target::Cpu => {}
     }
     let cpus = match target {
         Target::Cpu => devices(),
-        Target::Naive | Target::Emulated => Vec::new(),
+        _ => Vec::new(),
     };
     let mut rows = Vec::new();
     let (mut planted, mut caught) = (0, 0);
     for (i, case) in cases.iter().enumerate() {
         rows.extend(gradient::check(case, GRADIENT_BUDGET, 1.0)?);
         for cpu in &cpus {
-            rows.extend(run::check(case, cpu, Fault::None)?);
+            rows.extend(run::check(case, cpu, &[Layout::Odd], Fault::None)?);
             rows.extend(equal::check(case, cpu)?);
         }
         progress(i + 1, cases.len());
@@ -109,14 +115,14 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
         for fault in Fault::PLANTED {
             let Some(cpu) = cpus.first() else { continue };
             planted += 1;
-            caught += usize::from(run::check(case, cpu, fault)?.iter().any(|row| !row.passed()));
+            caught += usize::from(run::check(case, cpu, &[Layout::Odd], fault)?.iter().any(|row| !row.passed()));
         }
     }
     let passed = rows.iter().filter(|r| r.passed()).count();
     let worst = rows.iter().max_by(|a, b| a.share.total_cmp(&b.share)).cloned();
     let (device, dtypes) = match target {
         Target::Cpu => (cpus[0].describe_isas(), vec!["f64".into(), "f32".into()]),
-        Target::Naive | Target::Emulated => ("naive".into(), vec!["f64".into()]),
+        _ => ("naive".into(), vec!["f64".into()]),
     };
     Ok(Report {
         device,

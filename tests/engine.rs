@@ -45,7 +45,7 @@ fn step<D: Backend>(device: D, graph: Graph, passes: Passes, batch: usize, size:
     let mut session = Session::new(device).unwrap();
     fill(&mut session, &program, None, 7).unwrap();
     feed(&mut session, &program, batch, size);
-    session.replay(&mut program, None);
+    session.replay(&mut program, None).unwrap();
     let graph = program.graph();
     let vals: Vec<Val> = graph.params.iter().chain(&graph.states).copied().collect();
     let weights = vals.iter().flat_map(|&v| session.value(&program, v).unwrap()).collect();
@@ -121,8 +121,8 @@ fn a_program_touches_no_byte_between_its_buffers() {
         let pattern: Vec<u8> = (0..bytes).map(|i| 0x5a ^ (i % 251) as u8).collect();
         session.set_bytes(Arena::Temps, &pattern).unwrap();
         feed(&mut session, &program, 3, size);
-        session.replay(&mut program, None);
-        let after = session.bytes(&program, Arena::Temps);
+        session.replay(&mut program, None).unwrap();
+        let after = session.bytes(&program, Arena::Temps).unwrap();
         let mut used = vec![false; bytes];
         program.plan().buffers.iter().for_each(|b| used[b.offset..b.offset + b.bytes].fill(true));
         assert!(used.iter().filter(|u| !**u).count() > 10_000, "there are guard bands");
@@ -284,7 +284,7 @@ fn a_refused_step_changes_nothing() {
     };
     let all = |trainer: &Trainer<Cpu>| {
         let (session, program) = trainer.weights().unwrap();
-        [Arena::Params, Arena::State, Arena::Slots].map(|arena| session.bytes(program, arena))
+        [Arena::Params, Arena::State, Arena::Slots].map(|arena| session.bytes(program, arena).unwrap())
     };
     let (mut calm, mut disturbed, good) = (new(), new(), pixels(4, 32));
     let (first, second, whole) = (Part { of: 4, first: true, last: false }, Part { of: 4, first: false, last: true }, Part::whole(2));

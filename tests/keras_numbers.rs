@@ -68,7 +68,7 @@ fn run<D: Backend>(device: D, model: &Model) -> (Session<D>, Program<D>) {
     for &v in model.graph.inputs.iter().chain(&model.graph.params).chain(&model.graph.states) {
         session.set(&program, model.graph.name(v), &value(model, v)[..]).unwrap();
     }
-    session.replay(&mut program, None);
+    session.replay(&mut program, None).unwrap();
     (session, program)
 }
 

@@ -64,7 +64,7 @@ struct Record {
     min_ms: f64,
     max_ms: f64,
     images_per_s: f64,
-    /// The most memory the process had resident, in MiB; `null` where the system does not tell.
+    /// The most memory the process had resident (on a GPU: the arenas), in MiB; `null` where the system does not tell.
     peak_mib: Option<f64>,
 }
 
@@ -92,9 +92,12 @@ fn step<D: Backend>(workload: Workload, device: D, args: &Args) -> Result<Record
     check_precision(args.precision.as_deref(), dtype, &name)?;
     let (mut session, mut program) = workload.prepare(device)?;
     // Preparing has run the program once.
-    let times = measure(&mut session, &mut program, WARM_UP - 1, args.steps, false).runs;
+    let times = measure(&mut session, &mut program, WARM_UP - 1, args.steps, false)?.runs;
     let ms = |seconds: f64| (seconds * 1e5).round() / 1e2;
     let Workload { backbone, batch, size, mode } = workload;
+    // A device with memory of its own holds the plan and nothing else.
+    let own = || program.plan().bytes.iter().sum::<usize>() as u64;
+    let memory = if session.device().free_memory().is_some() { Some(own()) } else { peak_memory() };
     Ok(Record {
         backbone: backbone.name(),
         mode: format!("{mode:?}").to_lowercase(),
@@ -106,7 +109,7 @@ fn step<D: Backend>(workload: Workload, device: D, args: &Args) -> Result<Record
         min_ms: ms(times.iter().copied().fold(f64::INFINITY, f64::min)),
         max_ms: ms(times.iter().copied().fold(0.0, f64::max)),
         images_per_s: (1e3 * batch as f64 / median(&times)).round() / 1e3,
-        peak_mib: peak_memory().map(|bytes| (bytes as f64 / (1 << 20) as f64).round()),
+        peak_mib: memory.map(|bytes| (bytes as f64 / (1 << 20) as f64).round()),
     })
 }
 

@@ -1,39 +1,55 @@
 //! `--device` and `--threads`, which many commands share.
 
 use crate::device::cpu::Cpu;
+use crate::device::cuda::{Cuda, gpu};
 use crate::device::naive::Naive;
 use crate::error::{Error, Result};
 use crate::train::Settings;
-use clap::ValueEnum;
 
 /// What `--device` may say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
-    /// The fastest device of this machine
+    /// An NVIDIA GPU if there is one that can be used, otherwise all cores.
     Auto,
-    /// All cores, f32
     Cpu,
-    /// Plain f64 loops: the specification, a thousand times slower
     Naive,
-    /// An NVIDIA GPU; not in this build
-    Cuda,
+    /// GPU number N.
+    Cuda(usize),
+}
+
+impl std::str::FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let gpu = |n: &str| n.parse().ok().filter(|&n: &usize| n < 1024).map(Name::Cuda);
+        let known = match text.to_lowercase().as_str() {
+            "auto" => Some(Name::Auto),
+            "cpu" => Some(Name::Cpu),
+            "naive" => Some(Name::Naive),
+            "cuda" => Some(Name::Cuda(0)),
+            other => other.strip_prefix("cuda:").and_then(gpu),
+        };
+        known.ok_or_else(|| "it may be auto, cpu, cuda, cuda:N (the GPU of that number) or naive".into())
+    }
 }
 
 impl std::fmt::Display for Name {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Name::Auto => "auto",
-            Name::Cpu => "cpu",
-            Name::Naive => "naive",
-            Name::Cuda => "cuda",
-        })
+        match self {
+            Name::Auto => f.write_str("auto"),
+            Name::Cpu => f.write_str("cpu"),
+            Name::Naive => f.write_str("naive"),
+            Name::Cuda(0) => f.write_str("cuda"),
+            Name::Cuda(n) => write!(f, "cuda:{n}"),
+        }
     }
 }
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct DeviceArgs {
-    /// Where to compute
-    #[arg(long, value_name = "DEVICE", value_enum, default_value_t = Name::Auto, hide_possible_values = false)]
+    /// Where to compute: auto (a GPU if one can be used, otherwise cpu), cpu (all cores, f32), cuda or cuda:N (an NVIDIA GPU), naive
+    /// (plain f64 loops: the specification, a thousand times slower)
+    #[arg(long, value_name = "DEVICE", default_value_t = Name::Auto)]
     pub device: Name,
     /// Threads of the CPU device [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -43,6 +59,7 @@ pub struct DeviceArgs {
 /// A device of a kind known at run time only; see [`on_device!`].
 pub enum Chosen {
     Cpu(Cpu),
+    Cuda(Cuda),
     Naive(Naive),
 }
 
@@ -52,8 +69,8 @@ impl DeviceArgs {
     /// # Errors
     /// When no device has the name.
     pub fn of(settings: &Settings) -> Result<Self> {
-        let named = |what: &str| Error::input(format!("{what:?} is none of auto, cpu, naive, cuda")).at("device");
-        let device = Name::from_str(&settings.device, true).map_err(|_| named(&settings.device))?;
+        let wrong = |why: String| Error::input(format!("is {:?}; {why}", settings.device)).at("device");
+        let device = settings.device.parse().map_err(wrong)?;
         Ok(DeviceArgs { device, threads: u16::try_from(settings.threads).ok().filter(|&n| n > 0) })
     }
 
@@ -69,20 +86,25 @@ impl DeviceArgs {
     /// When this build or this machine does not have it.
     pub fn open(&self) -> Result<Chosen> {
         match self.device {
-            Name::Auto | Name::Cpu => Ok(Chosen::Cpu(self.cpu()?)),
+            Name::Auto => match gpu::open(0) {
+                Ok(gpu) => Ok(Chosen::Cuda(gpu)),
+                Err(_) => Ok(Chosen::Cpu(self.cpu()?)),
+            },
+            Name::Cpu => Ok(Chosen::Cpu(self.cpu()?)),
             Name::Naive => Ok(Chosen::Naive(Naive)),
-            Name::Cuda => Err(no_cuda()),
+            Name::Cuda(n) => Ok(Chosen::Cuda(gpu::open(n)?)),
         }
     }
 
-    /// Opens the device for a command that holds it against the machine's peak.
+    /// The CPU, for a command that measures it alone.
     ///
     /// # Errors
-    /// As [`DeviceArgs::open`], and for the naive device, whose speed says nothing.
+    /// When another device was asked for.
     pub fn measured(&self) -> Result<Cpu> {
-        match self.open()? {
-            Chosen::Cpu(cpu) => Ok(cpu),
-            Chosen::Naive(_) => Err(Error::input("the naive device is a specification, its speed says nothing").advise("use --device cpu")),
+        match self.device {
+            Name::Auto | Name::Cpu => self.cpu(),
+            Name::Naive => Err(Error::input("the naive device is a specification, its speed says nothing").advise("use --device cpu")),
+            Name::Cuda(_) => Err(Error::input("--peak measures the processor").advise("use --device cpu")),
         }
     }
 
@@ -91,18 +113,33 @@ impl DeviceArgs {
     }
 }
 
-/// The refusal of `--device cuda`.
-pub fn no_cuda() -> Error {
-    Error::machine("this build of defrost has no CUDA device").advise("use --device cpu (or leave --device out)")
-}
-
 /// Evaluates an expression with the device of whichever kind was chosen: `on_device!(args.open()?, d => train(d, settings))`.
 macro_rules! on_device {
     ($chosen:expr, $device:ident => $body:expr) => {
         match $chosen {
             $crate::cli::device::Chosen::Cpu($device) => $body,
+            $crate::cli::device::Chosen::Cuda($device) => $body,
             $crate::cli::device::Chosen::Naive($device) => $body,
         }
     };
 }
 pub(super) use on_device;
+
+#[cfg(test)]
+mod tests {
+    use super::Name;
+
+    #[test]
+    fn a_device_is_named_by_a_word_and_a_gpu_by_its_number() {
+        for (text, name) in
+            [("auto", Name::Auto), ("cpu", Name::Cpu), ("naive", Name::Naive), ("cuda", Name::Cuda(0)), ("cuda:3", Name::Cuda(3))]
+        {
+            assert_eq!(text.parse(), Ok(name));
+            assert_eq!(name.to_string(), text);
+        }
+        assert_eq!("CUDA:0".parse(), Ok(Name::Cuda(0)));
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:99999999999999999999", "cuda1"] {
+            assert!(text.parse::<Name>().is_err(), "{text}");
+        }
+    }
+}

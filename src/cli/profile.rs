@@ -1,12 +1,12 @@
 //! `defrost profile`: every step of a program against the machine's roofline, worst first.
 
-use super::device::DeviceArgs;
+use super::device::{Chosen, DeviceArgs};
 use super::output;
 use super::workload::{Mode, Workload};
-use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::Backbone;
-use crate::profile::{Cost, Group, Peaks, arithmetic, bandwidth, costs, groups, measure, median};
+use crate::ops::Backend;
+use crate::profile::{Cost, Group, Peaks, arithmetic, bandwidth, costs, gpu_peaks, groups, measure, median};
 use crate::report::{Align, Table};
 use serde::Serialize;
 
@@ -61,16 +61,30 @@ pub fn run(args: Args) -> Result<()> {
     let size = args.input_size.unwrap_or(backbone.default_size());
     backbone.check_size(size)?;
     let workload = Workload { backbone, mode: args.mode, batch: args.batch_size, size };
-    let cpu = args.device.measured()?;
     eprintln!("measuring the machine, then {} runs of {}", 2 * args.steps + 1, backbone.title());
-    let memory = bandwidth(&cpu);
-    let peaks = Peaks { flops_per_s: arithmetic(cpu.isa, &cpu.pool).flops_per_s, bytes_per_s: memory.read.max(memory.copy) };
-    let device = cpu.describe();
-    let (mut session, mut program) = workload.prepare(cpu)?;
-    let times = measure(&mut session, &mut program, 0, args.steps, true);
-    let costs = costs(program.steps(), &times.steps, peaks);
-    let profile = Profile { workload, device, peaks, total: median(&times.runs), costs };
+    let profile = match args.device.open()? {
+        Chosen::Cpu(cpu) => {
+            let memory = bandwidth(&cpu);
+            let peaks = Peaks { flops_per_s: arithmetic(cpu.isa, &cpu.pool).flops_per_s, bytes_per_s: memory.read.max(memory.copy) };
+            measured(workload, cpu, peaks, args.steps)?
+        }
+        Chosen::Cuda(gpu) => {
+            let (gpu, peaks) = gpu_peaks(gpu)?;
+            measured(workload, gpu, peaks, args.steps)?
+        }
+        Chosen::Naive(_) => {
+            return Err(Error::input("the naive device is a specification, its speed says nothing").advise("use --device cpu"));
+        }
+    };
     if args.json { output::json(&record(&profile)) } else { output::print(&text(&profile, args.top)) }
+}
+
+fn measured<D: Backend>(workload: Workload, device: D, peaks: Peaks, steps: usize) -> Result<Profile> {
+    let device_name = device.describe();
+    let (mut session, mut program) = workload.prepare(device)?;
+    let times = measure(&mut session, &mut program, 2, steps, true)?;
+    let costs = costs(program.steps(), &times.steps, peaks);
+    Ok(Profile { workload, device: device_name, peaks, total: median(&times.runs), costs })
 }
 
 const RATES: [(&str, Align); 5] =

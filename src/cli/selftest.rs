@@ -1,6 +1,5 @@
 //! `defrost selftest`: the op table against the specification, on this machine.
 
-use super::device::no_cuda;
 use super::output;
 use crate::error::{Error, Result};
 use crate::models::did_you_mean;
@@ -34,7 +33,7 @@ enum Name {
     Cpu,
     /// The gradients alone
     Naive,
-    /// An NVIDIA GPU; not in this build
+    /// The first NVIDIA GPU
     Cuda,
     /// The CUDA kernels on this machine's processor; needs a C++ compiler
     Emulated,
@@ -59,7 +58,7 @@ pub fn run(args: Args) -> Result<()> {
         Name::Cpu => Target::Cpu,
         Name::Naive => Target::Naive,
         Name::Emulated => Target::Emulated,
-        Name::Cuda => return Err(no_cuda()),
+        Name::Cuda => Target::Cuda,
     };
     let ops: Vec<&str> = Op::names().into_iter().filter(|name| args.op.as_deref().is_none_or(|op| op == *name)).collect();
     if let (Some(op), true) = (&args.op, ops.is_empty()) {

@@ -10,6 +10,7 @@ pub mod naive;
 use crate::base::{DType, Ty};
 use crate::error::Result;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 /// The flat memories of a session, by the fate of what lies in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +73,8 @@ pub struct Operand {
 pub trait Device: Sized {
     /// One arena's memory.
     type Memory;
+    /// A list of launches that can be carried out again at once; `()` on a device that does not record.
+    type Recording;
 
     /// What a person calls it, with what was found out about the machine: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
@@ -106,6 +109,27 @@ pub trait Device: Sized {
     /// The first thing that went wrong since the last time. What was read since then is then not to be used.
     fn sync(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Bytes of memory that are free on a device with memory of its own.
+    fn free_memory(&self) -> Option<u64> {
+        None
+    }
+
+    /// Records the steps that `body` runs, without carrying them out. A device that does not record returns `None` and does not
+    /// call `body`.
+    fn record(&self, _body: &mut dyn FnMut()) -> Option<Self::Recording> {
+        None
+    }
+
+    /// Carries the steps of a recording out, on the memory they were recorded with.
+    fn replay(&self, _recording: &Self::Recording) {}
+
+    /// How long the steps that `body` runs take.
+    fn time(&self, body: &mut dyn FnMut()) -> Duration {
+        let start = Instant::now();
+        body();
+        start.elapsed()
     }
 
     /// Called before the launches of a step, for a device that checks them.

@@ -15,6 +15,7 @@ pub struct Naive;
 
 impl Device for Naive {
     type Memory = RefCell<Vec<f64>>;
+    type Recording = ();
 
     fn describe(&self) -> String {
         "naive (f64 loops, one thread)".into()

@@ -280,6 +280,13 @@ macro_rules! ops {
             pub fn names() -> Vec<&'static str> { vec![$($($name::NAME),+),+] }
         }
 
+        /// The CUDA kernels that ops declare.
+        pub fn kernels() -> Vec<crate::device::cuda::driver::Declared> {
+            let mut all = crate::device::cuda::columns::declared();
+            $(all.extend($module::cuda::declared());)+
+            all
+        }
+
         /// A device that runs every op of the list.
         pub trait Backend: Device {
             /// See [`Run::scratch`].

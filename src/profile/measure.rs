@@ -1,5 +1,6 @@
 //! Repeated runs of a program, with and without a clock between its steps.
 
+use crate::error::Result;
 use crate::exec::{Program, Session};
 use crate::ops::Backend;
 use crate::pass::plan::Step;
@@ -16,16 +17,19 @@ pub struct Times {
 
 /// Runs a program whose inputs are set: `warm_up` runs that are not counted, `runs` whole runs, then, if `steps` is asked for,
 /// as many with a clock read after each step.
-pub fn measure<D: Backend>(session: &mut Session<D>, program: &mut Program<D>, warm_up: usize, runs: usize, steps: bool) -> Times {
+///
+/// # Errors
+/// When the device has failed.
+pub fn measure<D: Backend>(session: &mut Session<D>, program: &mut Program<D>, warm_up: usize, runs: usize, steps: bool) -> Result<Times> {
     for _ in 0..warm_up {
-        session.replay(program, None);
+        session.replay(program, None)?;
     }
     let whole = |_| {
         let start = Instant::now();
-        session.replay(program, None);
-        start.elapsed().as_secs_f64()
+        session.replay(program, None)?;
+        Ok(start.elapsed().as_secs_f64())
     };
-    let runs: Vec<f64> = (0..runs).map(whole).collect();
+    let runs: Vec<f64> = (0..runs).map(whole).collect::<Result<_>>()?;
     let mut each: Vec<Vec<f64>> = Vec::new();
     for _ in 0..if steps { runs.len() } else { 0 } {
         let mut at = 0;
@@ -34,9 +38,9 @@ pub fn measure<D: Backend>(session: &mut Session<D>, program: &mut Program<D>, w
             each[at].push(time.as_secs_f64());
             at += 1;
         };
-        session.replay(program, Some(&mut note));
+        session.replay(program, Some(&mut note))?;
     }
-    Times { runs, steps: each.iter().map(|times| median(times)).collect() }
+    Ok(Times { runs, steps: each.iter().map(|times| median(times)).collect() })
 }
 
 /// The middle value, or the mean of the two middle ones; 0 for an empty list.

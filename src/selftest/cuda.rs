@@ -1,13 +1,18 @@
 //! The op table on CUDA kernels.
 
-use super::run::{self, Fault};
-use super::{Report, Row, equal};
-use crate::device::cuda::Cuda;
+use super::run::{self, Fault, Layout};
+use super::{Report, Row, equal, faults, network};
+use crate::device::Device;
+use crate::device::cpu::Cpu;
 use crate::device::cuda::emulated::{Manner, object, open};
+use crate::device::cuda::{Cuda, gpu};
 use crate::error::Result;
 use crate::ops::{Case, Op};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+
+/// With wide accesses and without.
+const LAYOUTS: [Layout; 2] = [Layout::Odd, Layout::Aligned];
 
 /// Runs cases on the emulated driver, on all cores.
 pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
@@ -16,16 +21,35 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
     }
     let check = |case: &Case, devices: &[Cuda; 2]| {
         let [checked, fast] = devices;
-        let mut rows = run::check(case, checked, Fault::None)?;
-        rows.extend(run::check(case, fast, Fault::None)?);
+        let mut rows = run::check(case, checked, &LAYOUTS, Fault::None)?;
+        rows.extend(run::check(case, fast, &LAYOUTS, Fault::None)?);
         rows.extend(equal::check(case, fast)?);
         Ok(rows)
     };
     let rows = each(cases, progress, &check)?;
+    let (faults_planted, missed) = faults::run()?;
+    let mut report = report("emulated".into(), rows);
+    (report.faults_planted, report.faults_caught) = (faults_planted, faults_planted - missed.len());
+    report.failed.extend(missed);
+    Ok(report)
+}
+
+/// Runs cases on the first GPU.
+pub fn gpu(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
+    let (device, mut rows) = network::check(gpu::open(0)?, Cpu::new(0)?)?;
+    for (i, case) in cases.iter().enumerate() {
+        rows.extend(run::check(case, &device, &LAYOUTS, Fault::None)?);
+        rows.extend(equal::check(case, &device)?);
+        progress(i + 1, cases.len());
+    }
+    Ok(report(device.describe(), rows))
+}
+
+fn report(device: String, rows: Vec<Row>) -> Report {
     let passed = rows.iter().filter(|r| r.passed()).count();
     let worst = rows.iter().max_by(|a, b| a.share.total_cmp(&b.share)).cloned();
-    Ok(Report {
-        device: "emulated".into(),
+    Report {
+        device,
         rows: rows.len(),
         passed,
         failed: rows.into_iter().filter(|r| !r.passed()).collect(),
@@ -34,7 +58,7 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
         faults_planted: 0,
         faults_caught: 0,
         worst,
-    })
+    }
 }
 
 /// Checks cases on as many threads as there are cores, each with devices of its own; rows come in the order of the cases.
@@ -44,17 +68,25 @@ fn each(
     check: &(dyn Fn(&Case, &[Cuda; 2]) -> Result<Vec<Row>> + Sync),
 ) -> Result<Vec<Row>> {
     let (next, (sender, receiver)) = (AtomicUsize::new(0), mpsc::channel());
+    // The network comes first: it takes longest.
+    let networks = [Manner::CHECKED, Manner::FAST];
+    let jobs = networks.len() + cases.len();
     let work = &|sender: mpsc::Sender<(usize, Result<Vec<Row>>)>| {
         let devices = open(Manner::CHECKED).and_then(|checked| Ok([checked, open(Manner::FAST)?]));
-        while let Some((i, case)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, cases.get(i)?))) {
-            let rows = devices.as_ref().map_err(Clone::clone).and_then(|devices| check(case, devices));
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let rows = match (networks.get(i), i.checked_sub(networks.len()).and_then(|i| cases.get(i))) {
+                (Some(&manner), _) => open(manner).and_then(|device| Ok(network::check(device, Cpu::new(1)?)?.1)),
+                (_, Some(case)) => devices.as_ref().map_err(Clone::clone).and_then(|devices| check(case, devices)),
+                (None, None) => return,
+            };
             if sender.send((i, rows)).is_err() {
                 return;
             }
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let mut found: Vec<Vec<Row>> = vec![Vec::new(); cases.len()];
+    let mut found: Vec<Vec<Row>> = vec![Vec::new(); jobs];
     std::thread::scope(|scope| {
         (0..cores).for_each(|_| {
             let sender = sender.clone();
@@ -63,7 +95,7 @@ fn each(
         drop(sender);
         for (done, (i, rows)) in receiver.iter().enumerate() {
             found[i] = rows?;
-            progress(done + 1, cases.len());
+            progress(done + 1, jobs);
         }
         Ok(found.into_iter().flatten().collect())
     })

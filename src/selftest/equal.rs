@@ -1,7 +1,7 @@
 //! Equality to the bit: between two runs, and between an image alone and in its batch.
 
 use super::draw::inputs;
-use super::run::{Fault, Mode, execute, types};
+use super::run::{Fault, Layout, Mode, execute, types};
 use super::{Row, title};
 use crate::base::{DType, Shape};
 use crate::device::naive::Array;
@@ -34,7 +34,7 @@ pub fn check<D: Backend>(case: &Case, device: &D) -> Result<Vec<Row>> {
 fn results<D: Backend>(case: &Case, device: &D, ins: &[Array]) -> Result<Option<Vec<Array>>> {
     let Ok(outs) = case.op.infer(&types(ins, DType::F64)) else { return Ok(None) };
     let blank: Vec<Array> = outs.iter().map(|ty| Array::zeros(ty.shape)).collect();
-    Ok(execute(device, &case.op, ins, &blank, Mode::Set, Fault::None)?.ok())
+    Ok(execute(device, &case.op, ins, &blank, Mode::Set, Layout::Odd, Fault::None)?.ok())
 }
 
 /// Image `i` of a batch, as a batch of one.

@@ -80,7 +80,7 @@ impl WeightedSum {
     /// The sum with input `i` replaced by `x`.
     fn at(&mut self, i: usize, x: &[f64]) -> Result<f64> {
         self.session.set(&self.program, &format!("x{i}"), x)?;
-        self.session.replay(&mut self.program, None);
+        self.session.replay(&mut self.program, None)?;
         let dot = |(j, w): (&usize, &Vec<f64>)| {
             let y = self.session.get(&self.program, &format!("y{j}"))?;
             Ok(y.iter().zip(w).map(|(y, w)| y * w).sum::<f64>())
@@ -124,7 +124,7 @@ fn rule(
     for (j, w) in seeds.iter().zip(weights) {
         session.set(&program, &format!("r{j}"), &w[..])?;
     }
-    session.replay(&mut program, None);
+    session.replay(&mut program, None)?;
     (0..gradients.len()).map(|i| session.get(&program, &format!("g{i}"))).collect()
 }
 

@@ -34,11 +34,27 @@ impl Fault {
     pub const PLANTED: [Fault; 3] = [Fault::Inexact, Fault::Unwritten, Fault::Stray];
 }
 
-/// Elements between rows and around operands.
-const GAP: usize = 3;
+/// How operands lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Odd gaps around operands and between rows: no row is aligned for a wide access.
+    Odd,
+    /// Gaps of 16 bytes, every operand and every row at a multiple of them: kernels take their wide accesses where they have any.
+    Aligned,
+}
 
-/// Runs a case on a device in every mode.
-pub fn check<D: Backend>(case: &Case, device: &D, fault: Fault) -> Result<Vec<Row>> {
+impl Layout {
+    /// Elements of `size` bytes between rows and around operands.
+    fn gap(self, size: usize) -> usize {
+        match self {
+            Layout::Odd => 3,
+            Layout::Aligned => 16 / size,
+        }
+    }
+}
+
+/// Runs a case on a device in every mode and in the given layouts.
+pub fn check<D: Backend>(case: &Case, device: &D, layouts: &[Layout], fault: Fault) -> Result<Vec<Row>> {
     let ins = inputs(case);
     let mut random = Random(11);
     let shapes = case.op.infer(&types(&ins, DType::F64)).map_err(crate::error::Error::internal)?;
@@ -46,17 +62,20 @@ pub fn check<D: Backend>(case: &Case, device: &D, fault: Fault) -> Result<Vec<Ro
     let in_place = (0..shapes.len()).any(|out| case.op.in_place(out).is_some());
     let mut rows = Vec::new();
     for mode in MODES.into_iter().filter(|&m| m != Mode::InPlace || in_place) {
-        let expected = execute(&Naive, &case.op, &ins, &old, mode, Fault::None)?.map_err(crate::error::Error::internal)?;
+        let expected = execute(&Naive, &case.op, &ins, &old, mode, Layout::Odd, Fault::None)?.map_err(crate::error::Error::internal)?;
         if let Some(x) = expected.iter().flat_map(|e| &e.data).find(|x| !x.is_finite()) {
             let fault = Some(format!("the specification itself gives {x}"));
             rows.push(Row { case: title(case), check: "naive".into(), share: 0.0, fault });
             continue;
         }
-        let (share, fault) = match execute(device, &case.op, &ins, &old, mode, fault)? {
-            Ok(found) => (found.iter().zip(&expected).map(|(y, e)| share(&case.op, &ins, y, e)).fold(0.0, f64::max), None),
-            Err(fault) => (0.0, Some(fault)),
-        };
-        rows.push(Row { case: title(case), check: format!("{} {mode:?}", device.describe()), share, fault });
+        for &layout in layouts {
+            let (share, fault) = match execute(device, &case.op, &ins, &old, mode, layout, fault)? {
+                Ok(found) => (found.iter().zip(&expected).map(|(y, e)| share(&case.op, &ins, y, e)).fold(0.0, f64::max), None),
+                Err(fault) => (0.0, Some(fault)),
+            };
+            let aligned = if layout == Layout::Aligned { " aligned" } else { "" };
+            rows.push(Row { case: title(case), check: format!("{} {mode:?}{aligned}", device.describe()), share, fault });
+        }
     }
     Ok(rows)
 }
@@ -83,16 +102,18 @@ fn budget(op: &Op, ins: &[Array], expected: &Array) -> f64 {
 struct Image {
     cells: Vec<f64>,
     size: usize,
+    layout: Layout,
 }
 
 impl Image {
     /// Makes room for an operand: activations get gaps between rows, weights (which never have any) none.
     fn place(&mut self, ty: Ty, weight: bool, write: Write) -> Operand {
-        let cols = ty.shape.cols();
-        let pitch = if weight || ty.shape.rank() == 1 { cols } else { cols + GAP };
-        self.cells.resize(self.cells.len() + GAP, f64::NAN);
-        let place = Place { arena: Arena::Temps, offset: self.cells.len() * self.size, pitch };
-        self.cells.resize(self.cells.len() + ty.shape.rows() * pitch + GAP, f64::NAN);
+        let (cols, gap) = (ty.shape.cols(), self.layout.gap(self.size));
+        let aligned = |n: usize| if self.layout == Layout::Aligned { n.next_multiple_of(gap) } else { n };
+        let pitch = if weight || ty.shape.rank() == 1 { cols } else { aligned(cols) + gap };
+        let start = aligned(self.cells.len() + gap);
+        let place = Place { arena: Arena::Temps, offset: start * self.size, pitch };
+        self.cells.resize(start + ty.shape.rows() * pitch + gap, f64::NAN);
         Operand { ty, place, write }
     }
 
@@ -133,12 +154,13 @@ pub(super) fn execute<D: Backend>(
     ins: &[Array],
     old: &[Array],
     mode: Mode,
+    layout: Layout,
     fault: Fault,
 ) -> Result<Result<Vec<Array>, String>> {
     let dtype = device.float();
     let in_types = types(ins, dtype);
     let out_types = types(old, dtype);
-    let mut image = Image { cells: Vec::new(), size: dtype.size() };
+    let mut image = Image { cells: Vec::new(), size: dtype.size(), layout };
     let weight = |operand: usize| op.weights().contains(&operand);
     let sources: Vec<Operand> = in_types.iter().enumerate().map(|(i, &ty)| image.place(ty, weight(i), Write::Set)).collect();
     let write = if mode == Mode::Add { Write::Add } else { Write::Set };

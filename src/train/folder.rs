@@ -185,7 +185,7 @@ impl Folder {
     /// A weight that is not finite, or what the disk says; the file before it then stays.
     pub fn model<D: Backend>(&self, name: &str, session: &Session<D>, program: &Program<D>, metadata: &Metadata) -> Result<()> {
         let graph = program.graph();
-        let (params, states) = (session.bytes(program, Arena::Params), session.bytes(program, Arena::State));
+        let (params, states) = (session.bytes(program, Arena::Params)?, session.bytes(program, Arena::State)?);
         let (mut params, mut states, dtype) = (&params[..], &states[..], graph.dtype());
         let named = graph.params.iter().map(|v| (v, cut(&mut params, graph.ty(*v).bytes()))).collect::<Vec<_>>();
         let states = graph.states.iter().map(|v| (v, cut(&mut states, graph.ty(*v).bytes())));

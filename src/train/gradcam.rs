@@ -146,7 +146,7 @@ impl<D: Backend> GradCam<D> {
         if program.graph().named("pixels").is_some() {
             session.set(program, "pixels", pixels)?;
         }
-        session.replay(program, None);
+        session.replay(program, None)?;
         session.get(program, "gradient")
     }
 
@@ -251,7 +251,7 @@ mod tests {
         feed(&mut session, &program, layer, &activation);
         feed(&mut session, &program, "pixels", &pixels);
         session.set(&program, "seed", &[0.0, 1.0, 0.0][..]).unwrap();
-        session.replay(&mut program, None);
+        session.replay(&mut program, None).unwrap();
         let gradient = session.get(&program, "gradient").unwrap();
 
         let mut graph = Spec { taps: vec![layer.into()], ..spec.clone() }.build().unwrap().graph;
@@ -262,7 +262,7 @@ mod tests {
             activation.iter_mut().skip(channel).step_by(channels).for_each(|a| *a += by);
             feed(&mut session, &program, layer, &activation);
             feed(&mut session, &program, "pixels", &pixels);
-            session.replay(&mut program, None);
+            session.replay(&mut program, None).unwrap();
             session.get(&program, "logits").unwrap()[1]
         };
         let sums: Vec<f64> = (0..channels).map(|c| gradient.iter().skip(c).step_by(channels).sum()).collect();
@@ -301,7 +301,7 @@ mod tests {
             session.set(&program, "seed", &[1.0, 0.0][..]).unwrap();
             feed(&mut session, &program, "conv5_block16_1_relu", &drawn("a", h * w * c));
             feed(&mut session, &program, "pixels", &drawn("pixels", 32 * 32 * 3));
-            session.replay(&mut program, None);
+            session.replay(&mut program, None).unwrap();
             session.get(&program, "gradient").unwrap()
         };
         let open = gradient(Freeze::None);

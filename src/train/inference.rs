@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The inference programs of one model, one per batch size, compiled when first needed.
-pub struct Inference<D> {
+pub struct Inference<D: Backend> {
     spec: Spec,
     passes: Passes,
     programs: HashMap<usize, Program<D>>,
@@ -82,7 +82,7 @@ impl<D: Backend> Inference<D> {
         let program = self.heads.get_mut(&batch).expect("inserted above");
         session.reserve(program)?;
         session.set(program, "features", features)?;
-        session.replay(program, None);
+        session.replay(program, None)?;
         session.get(program, "logits")
     }
 

@@ -87,7 +87,9 @@ impl<'a, D: Backend> Setup<'a, D> {
         }
         let loading = settings.loading(0);
         let pixels = if loading.keep == Keep::Memory { Dataset::bytes_needed(listing.files.len(), &loading.options) } else { 0 };
-        let available = memory::available().map(|free| free.saturating_sub(pixels));
+        // Pixels stay in the host's memory; a device with memory of its own has all of it for the plan.
+        let host = || memory::available().map(|free| free.saturating_sub(pixels));
+        let available = trainer.session.device().free_memory().or_else(host);
         let planned = foresight::check(&mut trainer, settings, [split.train.len(), split.val.len()], available)?;
         let Collection { data, split, groups, report } = Collection::load(settings, &listing, planned as u64, listener)?;
         trainer.class_weights = match saved {

@@ -95,7 +95,8 @@ impl State {
     /// A number that is not finite, or what the disk says; the file before it then stays.
     pub fn save<D: Backend>(&self, path: &Path, trainer: &Trainer<D>) -> Result<()> {
         let (session, program) = trainer.weights()?;
-        let arenas = [Arena::Params, Arena::State, Arena::Slots].map(|arena| (arena, session.bytes(program, arena)));
+        let read = |arena| Ok((arena, session.bytes(program, arena)?));
+        let arenas = [read(Arena::Params)?, read(Arena::State)?, read(Arena::Slots)?];
         let parts = parts(program.graph(), trainer.slots());
         let count = [self.position.losses.len()];
         let losses: Vec<u8> = self.position.losses.iter().flat_map(|x| x.to_le_bytes()).collect();

@@ -154,7 +154,7 @@ mod tests {
         ] {
             session.set(&program, name, values).unwrap();
         }
-        (0..steps).for_each(|_| session.replay(&mut program, None));
+        (0..steps).for_each(|_| session.replay(&mut program, None).unwrap());
         let get = |name| session.get(&program, name).unwrap();
         (get("dense/kernel"), get("dense/bias"), get("loss")[0])
     }

@@ -235,7 +235,7 @@ impl<D: Backend> Trainer<D> {
     pub fn step(&mut self, x: Host<'_>, labels: &[usize], part: Part, lr: f64, go_on: &dyn Fn() -> bool) -> Result<StepResult> {
         if part.first && !part.last {
             let (session, program) = self.weights()?;
-            self.undo = Some(session.bytes(program, Arena::State));
+            self.undo = Some(session.bytes(program, Arena::State)?);
         }
         let (session, program) = self.feed(x, labels, part, lr)?;
         let mut found = StepResult { loss: f64::NAN, gradient: f64::NAN, correct: 0 };

@@ -52,6 +52,7 @@ impl Cpu {
 
 impl Device for Cpu {
     type Memory = Memory;
+    type Recording = ();
 
     fn describe(&self) -> String {
         let n = self.threads();

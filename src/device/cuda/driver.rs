@@ -3,6 +3,7 @@
 //! Two drivers answer: the GPU's ([`super::gpu`]) and the emulated one ([`super::emulated`]), which runs the same kernels on
 //! the processor and checks what they touch.
 
+use crate::base::DType;
 use crate::error::Result;
 use std::any::Any;
 
@@ -110,6 +111,17 @@ pub trait Driver {
 
     /// Whether it wants to know the regions of each launch.
     fn checks(&self) -> bool;
+
+    /// Bytes of memory that are free, where the driver tells.
+    fn free_memory(&self) -> Option<u64> {
+        None
+    }
+
+    /// Floating-point operations per second that it could do at best on numbers of a type, where that is known: bf16 on tensor
+    /// cores with sums in f32, f32 without.
+    fn peak(&self, _dtype: DType) -> Option<f64> {
+        None
+    }
 
     /// Zeroed memory, aligned to 256 bytes.
     ///

@@ -9,6 +9,7 @@ pub mod columns;
 pub mod driver;
 pub mod embedded;
 pub mod emulated;
+pub mod gpu;
 pub mod kernel;
 pub mod sheet;
 pub mod window;
@@ -17,10 +18,11 @@ use super::{Arena, Call, Device, Operand, Write};
 use crate::base::DType;
 use crate::error::{Error, Result};
 pub use driver::{DevicePtr, Driver, Grid, Launch, Region};
-pub use kernel::Kernel;
 use kernel::Arguments;
+pub use kernel::Kernel;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A CUDA device: a driver, and the first thing that went wrong on it.
 pub struct Cuda {
@@ -59,7 +61,7 @@ impl Cuda {
         self.driver.processors()
     }
 
-    /// The driver.
+    /// The driver of the device.
     pub fn driver(&self) -> &dyn Driver {
         &*self.driver
     }
@@ -80,6 +82,7 @@ impl Cuda {
 
 impl Device for Cuda {
     type Memory = Memory;
+    type Recording = driver::Recording;
 
     fn describe(&self) -> String {
         self.driver.describe()
@@ -111,6 +114,35 @@ impl Device for Cuda {
     fn sync(&self) -> Result<()> {
         self.attempt(|driver| driver.sync());
         self.failed.borrow_mut().take().map_or(Ok(()), Err)
+    }
+
+    fn free_memory(&self) -> Option<u64> {
+        self.driver.free_memory()
+    }
+
+    fn record(&self, body: &mut dyn FnMut()) -> Option<Self::Recording> {
+        let mut recording = None;
+        self.attempt(|driver| driver.begin());
+        body();
+        self.attempt(|driver| {
+            recording = Some(driver.end()?);
+            Ok(())
+        });
+        recording
+    }
+
+    fn replay(&self, recording: &Self::Recording) {
+        self.attempt(|driver| driver.replay(recording));
+    }
+
+    fn time(&self, body: &mut dyn FnMut()) -> Duration {
+        match self.driver.time(body) {
+            Ok(seconds) => Duration::from_secs_f64(seconds),
+            Err(error) => {
+                self.fail(error);
+                Duration::ZERO
+            }
+        }
     }
 
     fn before(&self, call: &Call<'_, Self>) {

@@ -64,7 +64,7 @@ mod tests {
         let mut session = Session::new(device).unwrap();
         session.reserve(&program).unwrap();
         session.set(&program, "x", x).unwrap();
-        session.replay(&mut program, None);
+        session.replay(&mut program, None).unwrap();
         session.get(&program, "y").unwrap()[0]
     }
 

@@ -10,7 +10,7 @@ use super::Cuda;
 use super::driver::{DevicePtr, Driver, Launch, Recording, Region};
 use crate::error::{Error, Result};
 use libloading::Library;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -110,6 +110,8 @@ pub struct Emulated {
     manner: Manner,
     /// What happens on the device, noted while recording.
     notes: RefCell<Option<Vec<Event>>>,
+    /// The kernel that was launched last.
+    latest: Cell<&'static str>,
 }
 
 /// What a recording replays.
@@ -160,7 +162,7 @@ impl Emulated {
         };
         // SAFETY: takes a flag and returns a context of its own.
         let context = unsafe { open(c_int::from(manner.build == Build::Checked)) };
-        Ok(Emulated { library, path, functions, context, manner, notes: RefCell::new(None) })
+        Ok(Emulated { library, path, functions, context, manner, notes: RefCell::new(None), latest: Cell::new("no kernel") })
     }
 
     /// The kernel's own spelling of its parameters; `None` if there is no such kernel.
@@ -189,6 +191,7 @@ impl Emulated {
         if declared != own {
             return Err(Error::internal(format!("{} takes ({own}), Rust declares ({declared})", launch.kernel)).at("emulated"));
         }
+        self.latest.set(launch.kernel);
         let name = CString::new(launch.kernel).map_err(broken)?;
         let regions: Vec<RawRegion> = launch.regions.iter().map(raw).collect();
         let mut error = [0 as c_char; 1024];
@@ -311,7 +314,8 @@ impl Driver for Emulated {
             let at = unsafe { (self.functions.unwritten)(self.context, &raw(r)) };
             if let Ok(at) = usize::try_from(at) {
                 let (name, row, byte) = (r.name.to_string_lossy(), at / r.row_bytes, at % r.row_bytes);
-                return Err(Error::machine(format!("byte {byte} of row {row} of {name} was never written")).at("emulated"));
+                let what = format!("{}: byte {byte} of row {row} of {name} was never written", self.latest.get());
+                return Err(Error::machine(what).at("emulated"));
             }
         }
         Ok(())

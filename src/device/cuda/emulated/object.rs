@@ -97,7 +97,8 @@ pub fn object(build: Build) -> Result<PathBuf> {
     let units: Vec<&Source> = sources.iter().filter(|s| s.0.ends_with(".cu") || s.0.ends_with(".cpp")).collect();
     let flags = |name: &str| if name.ends_with(".cu") { kernel_flags(build) } else { &["-O2"] };
     let machine = env::consts::ARCH;
-    let key = |unit: &Source| hash(headers.iter().copied().chain([&*unit.1, &unit.0, &compiler, machine]).chain(flags(&unit.0).iter().copied()));
+    let key =
+        |unit: &Source| hash(headers.iter().copied().chain([&*unit.1, &unit.0, &compiler, machine]).chain(flags(&unit.0).iter().copied()));
     let keys: Vec<String> = units.iter().map(|unit| key(unit)).collect();
     let folder = cache()?;
     let made = folder.join(format!("{}.so", hash(keys.iter().map(String::as_str))));
