@@ -7,7 +7,7 @@
 
 mod window;
 
-use crate::base::{Shape, Ty, Val};
+use crate::base::{Math, Shape, Ty, Val};
 use crate::device::cpu::Cpu;
 use crate::device::cuda::Cuda;
 use crate::device::naive::Naive;
@@ -320,6 +320,30 @@ macro_rules! ops {
     };
 }
 
+impl Op {
+    /// In which arithmetic a convolution multiplies operands of f32.
+    pub fn math(&self) -> Option<Math> {
+        match self {
+            Op::Conv2d(op) => Some(op.math),
+            Op::Conv2dDx(op) => Some(op.math),
+            Op::Conv2dDw(op) => Some(op.math),
+            _ => None,
+        }
+    }
+
+    /// Has a convolution multiply in another arithmetic; whether it is one.
+    pub fn multiply_in(&mut self, math: Math) -> bool {
+        let field = match self {
+            Op::Conv2d(op) => &mut op.math,
+            Op::Conv2dDx(op) => &mut op.math,
+            Op::Conv2dDw(op) => &mut op.math,
+            _ => return false,
+        };
+        *field = math;
+        true
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
@@ -344,6 +368,7 @@ ops! {
     avg_pool::{ AvgPool, AvgPoolDx },
     global_avg_pool::{ GlobalAvgPool, GlobalAvgPoolDx },
     add::{ Add },
+    cast::{ Cast, WeightCast },
     concat::{ Concat, Columns, PadColumns },
     softmax::{ Softmax, SoftmaxDx },
     cross_entropy::{ CrossEntropy, CrossEntropyDx },

@@ -57,7 +57,7 @@ impl Rule for ColumnSum {
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
         arity(ins, 1)?;
-        Ok(vec![ins[0].with([ins[0].shape.cols()])])
+        Ok(vec![Ty { dtype: ins[0].dtype.summed(), ..ins[0].with([ins[0].shape.cols()]) }])
     }
 
     fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {

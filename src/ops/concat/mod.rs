@@ -8,7 +8,7 @@ mod cpu;
 pub(in crate::ops) mod cuda;
 mod naive;
 
-use super::{Case, Emit, Rule, Site, Storage, arity};
+use super::{Case, Emit, Rule, Site, Storage, arity, same_type};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = [x0 | x1 | ..]` along the last axis.
@@ -27,6 +27,7 @@ impl Rule for Concat {
                 return Err(format!("input {i} has shape {}, expects that of input 0, {}, in all axes but the last", ty.shape, first.shape));
             }
         }
+        same_type(ins)?;
         let cols = ins.iter().map(|ty| ty.shape.cols()).sum();
         Ok(vec![first.with(first.shape.with_cols(cols))])
     }

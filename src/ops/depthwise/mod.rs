@@ -10,6 +10,7 @@ mod cpu;
 pub mod cuda;
 mod naive;
 
+use super::conv2d::parameter_gradient;
 use super::window::{pixels, shaped};
 use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity};
 use crate::base::{Geom, Padding, Shape, Ty, Val, Window};
@@ -158,7 +159,7 @@ impl Rule for DepthwiseDw {
         let [n, h, w, c] = pixels("input", ins[0])?;
         let [out_h, out_w] = self.window.on(h, w)?.output;
         shaped("gradient", ins[1], [n, out_h, out_w, c])?;
-        Ok(vec![ins[0].with(kernel_shape(&self.window, c))])
+        Ok(vec![parameter_gradient(ins[0], kernel_shape(&self.window, c))])
     }
 
     fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {

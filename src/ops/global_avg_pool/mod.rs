@@ -32,7 +32,7 @@ impl Rule for GlobalAvgPool {
         if h * w == 0 {
             return Err(format!("input of {h}x{w} pixels has no mean"));
         }
-        Ok(vec![ins[0].with([n, c])])
+        Ok(vec![Ty { dtype: ins[0].dtype.summed(), ..ins[0].with([n, c]) }])
     }
 
     fn vjp(&self, at: &Site, dys: &[Option<Val>], e: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
