@@ -335,10 +335,9 @@ impl<D: Backend> Session<D> {
 
     /// Runs the rows that compute, one by one, up to the first with a result that is not finite, and returns that row.
     pub fn first_not_finite<'a>(&mut self, program: &'a Program<D>) -> Option<&'a Step> {
-        let stale = Stale { all: true, trained: true };
         self.packed_for = 0;
         program.plan.steps[..program.updates].iter().find(|step| {
-            self.step(step, stale);
+            self.step(step, true);
             step.outs.iter().any(|out| !self.is_finite(out.ty, out.place))
         })
     }
@@ -359,16 +358,16 @@ impl<D: Backend> Session<D> {
         })
     }
 
-    fn stale(&self, program: &Program<D>) -> Stale {
-        let (loaded, trained) = program.packed;
-        Stale { all: self.packed_for != program.id || loaded != self.loaded, trained: trained != self.trained }
+    /// Whether the packed weights that a program keeps must be rebuilt.
+    fn stale(&self, program: &Program<D>) -> bool {
+        self.packed_for != program.id || program.packed != (self.loaded, self.trained)
     }
 
-    /// Runs one step, its packed weights rebuilt before if their source has changed.
-    fn step(&self, step: &Step, stale: Stale) {
+    /// Runs one step, its packed weights rebuilt before if they are stale, or not kept from one run to the next.
+    fn step(&self, step: &Step, stale: bool) {
         let Step { op, ins, outs, scratch, derived, .. } = step;
         let call = Call { device: &self.device, arenas: &self.arenas, ins, outs, scratch: *scratch, derived: *derived };
-        if derived.is_some() && (stale.all || (step.trained && stale.trained)) {
+        if derived.is_some_and(|(arena, ..)| stale || arena == Arena::Temps) {
             D::prepare(op, &call);
         }
         D::run(op, &call);
@@ -376,17 +375,11 @@ impl<D: Backend> Session<D> {
 
     /// Notes that all steps of a program ran.
     fn ran(&mut self, program: &mut Program<D>) {
+        // What a program trains, it packs anew for every run; what it keeps is packed from weights that it leaves as they are.
+        self.trained += u64::from(program.trains);
         program.packed = (self.loaded, self.trained);
         self.packed_for = program.id;
-        self.trained += u64::from(program.trains);
     }
-}
-
-/// Which packed weights must be rebuilt: all, or those of weights that are trained.
-#[derive(Clone, Copy)]
-struct Stale {
-    all: bool,
-    trained: bool,
 }
 
 /// The numbers that bytes of the device hold.

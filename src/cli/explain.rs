@@ -147,7 +147,8 @@ fn show_step(step: &Step) -> String {
     let outs: Vec<String> = step.outs.iter().map(written).collect();
     let phase = format!("{:?}", step.phase).to_lowercase();
     let mut line = format!("{} {phase} {} ({}) -> {}", step.layer, step.op, list(&step.ins), outs.join(", "));
-    for (what, room) in [("scratch", step.scratch), ("packed", step.derived)] {
+    let packed = step.derived.map(|(_, offset, size)| (offset, size));
+    for (what, room) in [("scratch", step.scratch), ("packed", packed)] {
         if let Some((offset, size)) = room {
             let _ = write!(line, ", {what} {} at {offset:#x}", bytes(size));
         }

@@ -147,6 +147,6 @@ pub struct Call<'a, D: Device> {
     pub outs: &'a [Operand],
     /// Working memory of this call, in [`Arena::Temps`].
     pub scratch: Option<(usize, usize)>,
-    /// Packed weights of this call, in [`Arena::Derived`].
-    pub derived: Option<(usize, usize)>,
+    /// Packed weights of this call: offset and bytes in an arena, [`Arena::Temps`] if they are rebuilt for every run.
+    pub derived: Option<(Arena, usize, usize)>,
 }

@@ -53,7 +53,7 @@ pub fn check<D: Backend>(case: &Case, device: &D, fault: Fault) -> Result<Vec<Ro
             continue;
         }
         let (share, fault) = match execute(device, &case.op, &ins, &old, mode, fault)? {
-            Ok(found) => (found.iter().zip(&expected).map(|(y, e)| share(&case.op, &ins, y, e)).fold(0.0, f64::max), None),
+            Ok(found) => (found.iter().zip(&expected).map(|(y, e)| share(device, &case.op, &ins, y, e)).fold(0.0, f64::max), None),
             Err(fault) => (0.0, Some(fault)),
         };
         rows.push(Row { case: title(case), check: format!("{} {mode:?}", device.describe()), share, fault });
@@ -66,17 +66,19 @@ pub(super) fn types(arrays: &[Array], dtype: DType) -> Vec<Ty> {
 }
 
 /// The largest difference as a share of the budget: the rounding of a chain of `terms` additions, taken as a random walk
-/// (`4 sqrt(terms)` units of the largest result), and some units for the op's own arithmetic.
-fn share(op: &Op, ins: &[Array], y: &Array, expected: &Array) -> f64 {
+/// (`4 sqrt(terms)` units of the largest result), and some units for the op's own arithmetic; times what the algorithm that the
+/// device takes enlarges errors by.
+fn share<D: Backend>(device: &D, op: &Op, ins: &[Array], y: &Array, expected: &Array) -> f64 {
     let difference = |(a, b): (&f64, &f64)| if a.is_finite() { (a - b).abs() } else { f64::INFINITY };
-    y.data.iter().zip(&expected.data).map(difference).fold(0.0, f64::max) / budget(op, ins, expected)
+    y.data.iter().zip(&expected.data).map(difference).fold(0.0, f64::max) / budget(device, op, ins, expected)
 }
 
-fn budget(op: &Op, ins: &[Array], expected: &Array) -> f64 {
+fn budget<D: Backend>(device: &D, op: &Op, ins: &[Array], expected: &Array) -> f64 {
     let types = types(ins, DType::F32);
-    let terms = op.infer(&types).map_or(1, |outs| op.terms(&types, &outs)) as f64;
+    let outs = op.infer(&types).unwrap_or_default();
+    let terms = if outs.is_empty() { 1.0 } else { op.terms(&types, &outs) as f64 };
     let largest = expected.data.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
-    DType::F32.roundoff() * (8.0 + 4.0 * terms.sqrt()) * largest
+    DType::F32.roundoff() * (8.0 + 4.0 * terms.sqrt()) * device.amplification(op, &types, &outs) * largest
 }
 
 /// An image of the temps arena on the host, with the operands' places in it.
@@ -159,13 +161,13 @@ pub(super) fn execute<D: Backend>(
     arenas.ensure(device, Arena::Derived, derived)?;
     arenas.ensure(device, Arena::Temps, scratch.0 + scratch.1 + 64)?;
     device.write(arenas.get_mut(Arena::Temps), 0, &image.bytes());
-    let call = Call { device, arenas: &arenas, ins: &sources, outs: &results, scratch: Some(scratch), derived: Some((0, derived)) };
+    let call = Call { device, arenas: &arenas, ins: &sources, outs: &results, scratch: Some(scratch), derived: Some((Arena::Derived, 0, derived)) };
     D::prepare(op, &call);
     D::run(op, &call);
     image.read_back(device, &arenas);
     let result = &results[0];
     let values: Vec<f64> = (0..result.ty.shape.len()).map(|i| image.cells[image.at(result, i)]).collect();
-    plant(&mut image, &before, result, budget(op, ins, &Array { shape: result.ty.shape, data: values }), fault);
+    plant(&mut image, &before, result, budget(device, op, ins, &Array { shape: result.ty.shape, data: values }), fault);
 
     let mut result = vec![false; before.len()];
     results.iter().for_each(|o| (0..o.ty.shape.len()).for_each(|i| result[image.at(o, i)] = true));

@@ -131,18 +131,25 @@ impl Rule for Conv2d {
             })
             .collect();
         for (scale, bias) in [(false, false), (true, false), (false, true), (true, true)] {
-            for act in [Act::Linear, Act::Relu, Act::Sigmoid] {
+            for (act, cin) in [(Act::Linear, 3), (Act::Relu, 3), (Act::Sigmoid, 3), (Act::Relu, 18), (Act::Sigmoid, 18)] {
                 let op = Conv2d { scale, bias, act, ..Conv2d::new(Window::same(3, 1)) };
-                let mut ins = vec![Shape::from([2, 4, 5, 3]), Shape::from([3, 3, 3, 37])];
+                let mut ins = vec![Shape::from([2, 4, 5, cin]), Shape::from([3, 3, cin, 37])];
                 ins.extend(vec![Shape::from([37]); usize::from(scale) + usize::from(bias)]);
                 if op.is_fused() {
-                    cases.push(Case::of(format!("fused {}", op.detail()), op, ins).forward_only());
+                    cases.push(Case::of(format!("fused {}, {cin} channels", op.detail()), op, ins).forward_only());
                 }
             }
         }
-        cases
+        let deep = |(h, cin, cout): (usize, usize, usize)| {
+            let name = format!("3x3 of {cin} to {cout} channels on {h}x{h}");
+            Case::new(name, Conv2d::new(Window::same(3, 1)), &[[1, h, h, cin], [3, 3, cin, cout]]).forward_only()
+        };
+        cases.into_iter().chain(DEEP.map(deep)).collect()
     }
 }
+
+/// Pixels and channels of layers of the four networks, cut to few pixels and few channels on one side: their rounding errors.
+const DEEP: [(usize, usize, usize); 4] = [(8, 64, 64), (8, 128, 32), (4, 512, 32), (8, 448, 16)];
 
 /// Windows, images, input pixels and channels that every convolution op is tried on.
 fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
@@ -174,6 +181,13 @@ fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
         (Window::rect(1, 7), 1, [3, 9], 17, 5),
         (Window::rect(7, 1), 1, [9, 3], 5, 17),
         (Window::rect(1, 7), 1, [2, 4], 3, 3),
+        // Shapes for which a device may take an algorithm with fewer multiplications: tiles that are whole or stick out, channels
+        // that fill vectors or do not, padding on all sides, on two, on none.
+        (Window::same(3, 1), 2, [9, 6], 33, 40),
+        (Window::same(3, 1), 1, [6, 6], 16, 48),
+        (Window::same(3, 1), 3, [4, 4], 20, 16),
+        (Window::valid(3, 1), 2, [7, 10], 17, 32),
+        (Window { kernel: [3, 3], stride: [1, 1], padding: pads(2, 0, 0, 1) }, 1, [8, 5], 16, 19),
         (Window { kernel: [3, 1], stride: [1, 2], padding: pads(3, 0, 0, 2) }, 1, [4, 5], 3, 5),
         (Window { kernel: [2, 3], stride: [3, 1], padding: pads(0, 1, 2, 0) }, 2, [8, 5], 5, 3),
     ]
@@ -243,7 +257,8 @@ impl Rule for Conv2dDx {
             let name = format!("{window} to {images}x{}x{}, {cout} to {cin} channels", input[0], input[1]);
             Case::new(name, Conv2dDx { window, input }, &[[images, h, w, cout], [kh, kw, cin, cout]]).forward_only()
         };
-        shapes().into_iter().map(case).collect()
+        let deep = DEEP.map(|(h, cout, cin)| (Window::same(3, 1), 1, [h, h], cin, cout));
+        shapes().into_iter().chain(deep).map(case).collect()
     }
 }
 
@@ -298,7 +313,8 @@ impl Rule for Conv2dDw {
             let name = format!("{window} on {images}x{h}x{w}, {cin} by {cout} channels");
             Case::new(name, Conv2dDw { window }, &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
         };
-        shapes().into_iter().map(case).collect()
+        let deep = [(Window::same(3, 1), 4, [16, 16], 32, 16), (Window::same(3, 1), 1, [32, 28], 16, 16)];
+        shapes().into_iter().chain(deep).map(case).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::device::cpu::simd::Vector;
 use crate::device::cpu::{Cpu, Src};
 use crate::ops::Run;
 use crate::ops::activation::Act;
+use crate::ops::activation::cpu::apply;
 use crate::simd;
 
 /// A matrix in a loop: its first element and its pitch.
@@ -43,23 +44,11 @@ impl Coefficients {
                 Act::Linear => dy,
                 Act::Relu => dy.where_positive(self.z(x, c, n)),
                 Act::Sigmoid => {
-                    let y = sigmoid(self.z(x, c, n));
+                    let y = apply(self.act, self.z(x, c, n));
                     dy.mul(y).mul(V::splat(1.0).sub(y))
                 }
             }
         }
-    }
-}
-
-/// 1 / (1 + exp(-z)), lane by lane.
-#[inline(always)]
-unsafe fn sigmoid<V: Vector>(z: V) -> V {
-    let mut lanes = [0f32; 16];
-    // SAFETY: no vector is wider than sixteen floats.
-    unsafe {
-        z.store(lanes.as_mut_ptr());
-        lanes[..V::N].iter_mut().for_each(|z| *z = 1.0 / (1.0 + (-*z).exp()));
-        V::load(lanes.as_ptr())
     }
 }
 
@@ -79,12 +68,7 @@ simd! {
             for c in (0..cols).step_by(V::N) {
                 let n = V::N.min(cols - c);
                 let z = k.z(V::take(x.0.add(r * x.1 + c), n), c, n);
-                let y = y.0.add(r * y.1 + c);
-                match k.act {
-                    Act::Linear => z.put(y, n, add),
-                    Act::Relu => V::zero().max(z).put(y, n, add),
-                    Act::Sigmoid => sigmoid(z).put(y, n, add),
-                }
+                apply(k.act, z).put(y.0.add(r * y.1 + c), n, add);
             }
         }
     }

@@ -2,9 +2,9 @@ use super::input::View;
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
-use crate::device::cpu::view::put;
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
+use crate::ops::activation::cpu::apply;
 use crate::simd;
 use std::ops::Range;
 
@@ -147,7 +147,7 @@ impl Strips<'_> {
             if !plain {
                 let vector = |v: Option<Src>| v.map_or(std::ptr::null(), |v| v.ptr().wrapping_add(columns.start));
                 let (scale, bias) = (vector(self.finish.scale), vector(self.finish.bias));
-                let (sums, add) = (self.sums.as_mut_ptr(), self.y.adds());
+                let (sums, add) = (self.sums.as_ptr(), self.y.adds());
                 finish(self.cpu.isa, sums, width, y, y_pixel, cols.len(), columns.len(), scale, bias, self.finish.act, add);
             }
         }
@@ -155,25 +155,15 @@ impl Strips<'_> {
 }
 
 simd! {
-    /// y (+)= act(sums * scale + bias) over `rows` x `cols`; `scale` and `bias` have `cols` floats or are null. The sums are lost.
-    unsafe fn finish<V>(sums: *mut f32, pitch: usize, y: *mut f32, y_pitch: usize, rows: usize, cols: usize, scale: *const f32, bias: *const f32, act: Act, add: bool) {
+    /// y (+)= act(sums * scale + bias) over `rows` x `cols`; `scale` and `bias` have `cols` floats or are null.
+    unsafe fn finish<V>(sums: *const f32, pitch: usize, y: *mut f32, y_pitch: usize, rows: usize, cols: usize, scale: *const f32, bias: *const f32, act: Act, add: bool) {
         for c in (0..cols).step_by(V::N) {
             let n = V::N.min(cols - c);
             let scale = if scale.is_null() { V::splat(1.0) } else { V::take(scale.add(c), n) };
             let bias = if bias.is_null() { V::zero() } else { V::take(bias.add(c), n) };
             for r in 0..rows {
                 let (from, to) = (sums.add(r * pitch + c), y.add(r * y_pitch + c));
-                let value = V::take(from, n).fma(scale, bias);
-                match act {
-                    Act::Linear => value.put(to, n, add),
-                    Act::Relu => V::zero().max(value).put(to, n, add),
-                    Act::Sigmoid => {
-                        value.put(from, n, false);
-                        for i in 0..n {
-                            put(to.add(i), 1.0 / (1.0 + (-*from.add(i)).exp()), add);
-                        }
-                    }
-                }
+                apply(act, V::take(from, n).fma(scale, bias)).put(to, n, add);
             }
         }
     }
