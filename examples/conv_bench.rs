@@ -135,7 +135,7 @@ fn main() {
         let (w, dy) = (Shape::from([kh, kw, cin, cout]), Shape::from([batch, oh, ow, cout]));
         let forward = measure(&cpu, Conv2d::new(window).into(), &[x, w]);
         let dx = measure(&cpu, Conv2dDx { window, input }.into(), &[dy, w]);
-        let dw = measure(&cpu, Conv2dDw { window }.into(), &[x, dy]);
+        let dw = measure(&cpu, Conv2dDw::new(window).into(), &[x, dy]);
         let cell = |rate: f64| format!("{rate:6.1} {:5.1}%", 100.0 * rate / peak);
         println!("{line:34} {:>14} {:>14} {:>14}", cell(forward), cell(dx), cell(dw));
         let (threads, isa) = (cpu.threads(), cpu.isa);
@@ -143,7 +143,7 @@ fn main() {
             let cpu = Cpu::with(isa, threads).exact(true);
             let forward = measure(&cpu, Conv2d::new(window).into(), &[x, w]);
             let dx = measure(&cpu, Conv2dDx { window, input }.into(), &[dy, w]);
-            let dw = measure(&cpu, Conv2dDw { window }.into(), &[x, dy]);
+            let dw = measure(&cpu, Conv2dDw::new(window).into(), &[x, dy]);
             println!("{:34} {:>14} {:>14} {:>14}", "  exact", cell(forward), cell(dx), cell(dw));
         }
     }

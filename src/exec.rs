@@ -48,7 +48,8 @@ impl<D: Backend> Program<D> {
     /// When the device cannot run the number type, or (a defect) a check fails.
     pub fn compile(graph: Graph, device: &D, passes: Passes) -> Result<Self> {
         check(&graph)?;
-        let graph = fuse(precision(graph, device.float())?, passes.fusions)?;
+        let fusions = Fusions { pre: passes.fusions.pre && device.normalises_inputs(), ..passes.fusions };
+        let graph = fuse(precision(graph, device.float())?, fusions)?;
         let plan = plan(&graph, &|op, ins, outs| (device.scratch(op, ins, outs), device.derived(op, ins, outs)), passes.plan)?;
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let updates = |v: &crate::base::Val| matches!(graph.role(*v), Role::Update { of } if !graph.states.contains(&of));

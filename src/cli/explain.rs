@@ -89,8 +89,8 @@ pub fn run(args: Args) -> Result<()> {
     if !args.image.is_empty() {
         return answers(args);
     }
-    if args.device.device != Name::Auto || args.device.threads.is_some() {
-        return Err(Error::input("--device and --threads go with --image; nothing else here computes"));
+    if args.device.device != Name::Auto || args.device.threads.is_some() || args.device.exact {
+        return Err(Error::input("--device, --threads and --exact go with --image; nothing else here computes"));
     }
     let spec = in_training(&args.subject.spec(args.input_size)?, args.batch_size, CLASSES);
     let model = spec.build()?;

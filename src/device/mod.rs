@@ -75,6 +75,11 @@ pub trait Device: Sized {
     /// What a person calls it, with what was found out about the machine: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
 
+    /// Whether convolutions and their filter gradients can normalise their input on the way in (the field `pre`).
+    fn normalises_inputs(&self) -> bool {
+        false
+    }
+
     /// The number type that `f32` models run in on this device.
     fn float(&self) -> DType;
 

@@ -229,6 +229,8 @@ pub struct Settings {
     pub device: String,
     /// 0 for one per core.
     pub threads: usize,
+    /// Whether the cpu device takes every sum of a convolution term by term.
+    pub exact: bool,
 }
 
 impl Settings {
@@ -300,6 +302,7 @@ impl Settings {
             tensorboard: false,
             device: "auto".into(),
             threads: 0,
+            exact: false,
         }
     }
 

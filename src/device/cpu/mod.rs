@@ -63,7 +63,12 @@ impl Device for Cpu {
 
     fn describe(&self) -> String {
         let n = self.threads();
-        format!("cpu ({}, {n} thread{})", self.isa, if n == 1 { "" } else { "s" })
+        let exact = if self.exact { ", exact" } else { "" };
+        format!("cpu ({}, {n} thread{}{exact})", self.isa, if n == 1 { "" } else { "s" })
+    }
+
+    fn normalises_inputs(&self) -> bool {
+        true
     }
 
     fn float(&self) -> DType {

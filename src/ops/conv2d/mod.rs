@@ -15,24 +15,32 @@ use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};
 use crate::base::{DType, Geom, Shape, Ty, Val, Window};
 
 /// `y = act(conv(x, w) * scale + bias)`: ins `x` NHWC, `w`, then `scale` and `bias` (one value per output channel) as far
-/// as their fields say so. The three fields are filled by fusion alone, from the batch norm, bias and activation that follow.
+/// as their fields say so. The fields are filled by fusion alone, from the batch norm, bias and activation that follow, and the
+/// batch norm and activation before: with `pre`, the convolution reads `pre(x * pre_scale + pre_shift)` for `x`, and two vectors of
+/// one value per input channel are its last ins. Padding stays zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2d {
     pub window: Window,
     pub scale: bool,
     pub bias: bool,
     pub act: Act,
+    pub pre: Option<Act>,
 }
 
 impl Conv2d {
     /// The plain convolution, which models are written with.
     pub fn new(window: Window) -> Self {
-        Conv2d { window, scale: false, bias: false, act: Act::Linear }
+        Conv2d { window, scale: false, bias: false, act: Act::Linear, pre: None }
+    }
+
+    /// The place of `pre_scale` among the ins.
+    fn pre_at(&self) -> usize {
+        2 + usize::from(self.scale) + usize::from(self.bias)
     }
 
     /// Whether fusion has filled a field.
     pub fn is_fused(&self) -> bool {
-        self.scale || self.bias || self.act != Act::Linear
+        self.scale || self.bias || self.act != Act::Linear || self.pre.is_some()
     }
 }
 
@@ -68,12 +76,12 @@ impl Rule for Conv2d {
 
     fn formula(&self) -> String {
         let (scale, bias) = (if self.scale { " * scale" } else { "" }, if self.bias { " + bias" } else { "" });
-        let z = format!("conv(x, w){scale}{bias}");
+        let z = format!("conv({}, w){scale}{bias}", pre_formula(self.pre));
         if self.act == Act::Linear { format!("y = {z}") } else { format!("y = {}({z})", self.act) }
     }
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, 2 + usize::from(self.scale) + usize::from(self.bias))?;
+        arity(ins, self.pre_at() + 2 * usize::from(self.pre.is_some()))?;
         let [images, height, width, channels] = activation("input", ins[0])?;
         let [cin, cout] = filter(&self.window, ins[1])?;
         if channels != cin {
@@ -83,6 +91,7 @@ impl Rule for Conv2d {
         for ((what, _), &ty) in names.into_iter().filter(|n| n.1).zip(&ins[2..]) {
             per_channel(what, ty, cout)?;
         }
+        check_pre(&ins[self.pre_at()..], cin)?;
         let [h, w] = self.window.on(height, width)?.output;
         Ok(vec![ins[0].with([images, h, w, cout])])
     }
@@ -95,14 +104,15 @@ impl Rule for Conv2d {
         let (x, w, window) = (at.ins[0], at.ins[1], self.window);
         let [_, height, width, _] = e.ty(x).shape.four().expect("shape inference admits four axes here");
         let dx = at.wants[0].then(|| e.one(Conv2dDx { window, input: [height, width] }, &[dy, w]));
-        let dw = at.wants[1].then(|| e.one(Conv2dDw { window }, &[x, dy]));
+        let dw = at.wants[1].then(|| e.one(Conv2dDw::new(window), &[x, dy]));
         Ok(vec![dx, dw])
     }
 
     fn flops(&self, ins: &[Ty], outs: &[Ty]) -> u64 {
         let (x, y) = (ins[0].shape, outs[0].shape);
         let channel_steps = usize::from(self.scale) + usize::from(self.bias) + usize::from(self.act != Act::Linear);
-        flops(&geometry(&self.window, x), x.dims()[0], x.cols() * y.cols()) + (channel_steps * y.len()) as u64
+        let multiply_adds = flops(&geometry(&self.window, x), x.dims()[0], x.cols() * y.cols());
+        multiply_adds + (channel_steps * y.len()) as u64 + pre_flops(self.pre, x)
     }
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
@@ -114,7 +124,10 @@ impl Rule for Conv2d {
         for (word, present) in [(" scale", self.scale), (" bias", self.bias)] {
             text.push_str(if present { word } else { "" });
         }
-        if self.act != Act::Linear { format!("{text} {}", self.act) } else { text }
+        if self.act != Act::Linear {
+            text = format!("{text} {}", self.act);
+        }
+        text + &pre_detail(self.pre)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -144,8 +157,49 @@ impl Rule for Conv2d {
             let name = format!("3x3 of {cin} to {cout} channels on {h}x{h}");
             Case::new(name, Conv2d::new(Window::same(3, 1)), &[[1, h, h, cin], [3, 3, cin, cout]]).forward_only()
         };
-        cases.into_iter().chain(DEEP.map(deep)).collect()
+        let normalised = pre_shapes().map(|(act, window, images, [h, w], cin, cout)| {
+            let ([kh, kw], vector) = (window.kernel, Shape::from([cin]));
+            let ins = vec![[images, h, w, cin].into(), [kh, kw, cin, cout].into(), vector, vector];
+            Case::of(format!("of {act}, {window} on {images}x{h}x{w}, {cin} to {cout}"), Conv2d { pre: Some(act), ..Conv2d::new(window) }, ins)
+        });
+        cases.into_iter().chain(DEEP.map(deep)).chain(normalised.map(Case::forward_only)).collect()
     }
+}
+
+/// What a convolution reads for `x`.
+fn pre_formula(pre: Option<Act>) -> String {
+    match pre {
+        None => "x".into(),
+        Some(Act::Linear) => "x * pre_scale + pre_shift".into(),
+        Some(act) => format!("{act}(x * pre_scale + pre_shift)"),
+    }
+}
+
+fn pre_detail(pre: Option<Act>) -> String {
+    pre.map_or(String::new(), |act| format!(" of {act}"))
+}
+
+/// Checks the two vectors of `pre`, or that there are none.
+fn check_pre(ins: &[Ty], cin: usize) -> Result<(), String> {
+    ["input scale", "input shift"].into_iter().zip(ins).try_for_each(|(what, &ty)| per_channel(what, ty, cin))
+}
+
+fn pre_flops(pre: Option<Act>, x: Shape) -> u64 {
+    pre.map_or(0, |act| (2 + u64::from(act != Act::Linear)) * x.len() as u64)
+}
+
+/// Windows, images, pixels and channels of convolutions that normalise their input: every way in which kernels read it.
+fn pre_shapes() -> [(Act, Window, usize, [usize; 2], usize, usize); 8] {
+    [
+        (Act::Relu, Window::same(3, 1), 2, [9, 6], 33, 40),
+        (Act::Linear, Window::same(3, 1), 1, [6, 6], 16, 48),
+        (Act::Relu, Window::same(3, 1), 1, [5, 4], 33, 5),
+        (Act::Relu, Window::same(1, 1), 3, [5, 7], 48, 33),
+        (Act::Relu, Window::valid(3, 2), 2, [7, 9], 17, 20),
+        (Act::Relu, Window::padded(7, 2, 3), 1, [9, 10], 3, 5),
+        (Act::Sigmoid, Window::rect(1, 7), 1, [3, 9], 150, 5),
+        (Act::Sigmoid, Window::same(3, 1), 1, [8, 8], 18, 17),
+    ]
 }
 
 /// Pixels and channels of layers of the four networks, cut to few pixels and few channels on one side: their rounding errors.
@@ -263,10 +317,19 @@ impl Rule for Conv2dDx {
 }
 
 /// `dw = correlation(x, dy)`, the gradient of [`Conv2d`] by its kernel:
-/// `dw[i, j, k, c] = sum over n, o, p of x[n, o * stride + i - pad, p * stride + j - pad, k] * dy[n, o, p, c]`.
+/// `dw[i, j, k, c] = sum over n, o, p of x[n, o * stride + i - pad, p * stride + j - pad, k] * dy[n, o, p, c]`. With `pre`, which
+/// fusion fills, it reads `pre(x * pre_scale + pre_shift)` for `x`, from two more ins: what the forward pass did not keep.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2dDw {
     pub window: Window,
+    pub pre: Option<Act>,
+}
+
+impl Conv2dDw {
+    /// The plain gradient.
+    pub fn new(window: Window) -> Self {
+        Conv2dDw { window, pre: None }
+    }
 }
 
 impl Rule for Conv2dDw {
@@ -274,14 +337,19 @@ impl Rule for Conv2dDw {
     const FORMULA: &'static str = "dw = correlation(x, dy)";
     const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
 
+    fn formula(&self) -> String {
+        format!("dw = correlation({}, dy)", pre_formula(self.pre))
+    }
+
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, 2)?;
+        arity(ins, 2 + 2 * usize::from(self.pre.is_some()))?;
         let [images, height, width, cin] = activation("input", ins[0])?;
         let [gradients, h, w, cout] = activation("gradient", ins[1])?;
         let [oh, ow] = self.window.on(height, width)?.output;
         if [gradients, h, w] != [images, oh, ow] {
             return Err(format!("gradient has {gradients}x{h}x{w} pixels, the window makes {images}x{oh}x{ow}"));
         }
+        check_pre(&ins[2..], cin)?;
         let [kh, kw] = self.window.kernel;
         Ok(vec![parameter_gradient(ins[0], [kh, kw, cin, cout])])
     }
@@ -292,7 +360,7 @@ impl Rule for Conv2dDw {
 
     fn flops(&self, ins: &[Ty], _: &[Ty]) -> u64 {
         let (x, dy) = (ins[0].shape, ins[1].shape);
-        flops(&geometry(&self.window, x), x.dims()[0], x.cols() * dy.cols())
+        flops(&geometry(&self.window, x), x.dims()[0], x.cols() * dy.cols()) + pre_flops(self.pre, x)
     }
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
@@ -300,21 +368,27 @@ impl Rule for Conv2dDw {
     }
 
     fn detail(&self) -> String {
-        self.window.to_string()
+        self.window.to_string() + &pre_detail(self.pre)
     }
 
     fn weights(&self) -> &'static [usize] {
-        &[2]
+        if self.pre.is_some() { &[4] } else { &[2] }
     }
 
     fn cases() -> Vec<Case> {
         let case = |(window, images, [h, w], cin, cout): (Window, usize, [usize; 2], usize, usize)| {
             let [oh, ow] = window.on(h, w).expect("a case has a place").output;
             let name = format!("{window} on {images}x{h}x{w}, {cin} by {cout} channels");
-            Case::new(name, Conv2dDw { window }, &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
+            Case::new(name, Conv2dDw::new(window), &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
         };
         let deep = [(Window::same(3, 1), 4, [16, 16], 32, 16), (Window::same(3, 1), 1, [32, 28], 16, 16)];
-        shapes().into_iter().chain(deep).map(case).collect()
+        let normalised = pre_shapes().map(|(act, window, images, [h, w], cin, cout)| {
+            let ([oh, ow], vector) = (window.on(h, w).expect("a case has a place").output, Shape::from([cin]));
+            let ins = vec![[images, h, w, cin].into(), [images, oh, ow, cout].into(), vector, vector];
+            let name = format!("of {act}, {window} on {images}x{h}x{w}, {cin} by {cout}");
+            Case::of(name, Conv2dDw { window, pre: Some(act) }, ins).forward_only()
+        });
+        shapes().into_iter().chain(deep).map(case).chain(normalised).collect()
     }
 }
 

@@ -146,7 +146,7 @@ fn large_shapes_agree_with_naive() {
         let dx = Conv2dDx { window, input: [h, w] };
         agree(
             &cpu,
-            vec![case(Conv2d::new(window).into(), [x, filter]), case(dx.into(), [dy, filter]), case(Conv2dDw { window }.into(), [x, dy])],
+            vec![case(Conv2d::new(window).into(), [x, filter]), case(dx.into(), [dy, filter]), case(Conv2dDw::new(window).into(), [x, dy])],
         );
     }
 }
@@ -201,7 +201,7 @@ fn gradients_are_the_transposed_maps() {
         let tys: Vec<Ty> = case.ins.iter().map(|&s| Ty::f32(s)).collect();
         let dy = (case.op.infer(&tys).unwrap()[0].shape, numbers(y.len(), 9));
         let dx = naive(Conv2dDx { window, input: [h, w] }.into(), &[dy.clone(), ins[1].clone()]);
-        let dw = naive(Conv2dDw { window }.into(), &[ins[0].clone(), dy.clone()]);
+        let dw = naive(Conv2dDw::new(window).into(), &[ins[0].clone(), dy.clone()]);
         let inner = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let (forward, scale) = (inner(&y, &dy.1), inner(&y, &y).sqrt() * inner(&dy.1, &dy.1).sqrt());
         for back in [inner(&ins[0].1, &dx), inner(&ins[1].1, &dw)] {

@@ -1,4 +1,4 @@
-use super::input::View;
+use super::input::{Input, View};
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
@@ -58,18 +58,20 @@ pub(in crate::ops) fn convolve_scratch(cpu: &Cpu, pass: &Pass, channels: usize) 
 }
 
 /// Whether a pass reads its input where it lies: no row of results needs padding, and the pitch does not fill a few cache
-/// sets over and over.
-fn reads_in_place(pass: &Pass, x: Src) -> bool {
+/// sets over and over; nor is the input changed on the way in.
+fn reads_in_place(pass: &Pass, input: Input) -> bool {
+    let x = input.x;
     let aliases = x.pitch.is_multiple_of(256);
     let gaps = x.cols < 16 && x.pitch != x.cols;
-    pass.is_unpadded_in_width() && !aliases && !gaps
+    pass.is_unpadded_in_width() && !aliases && !gaps && input.pre.is_none()
 }
 
 /// Runs one pass: `y = finish(conv(x, w))` at the pixels the pass writes, `w` packed.
 ///
 /// A result is one sum over taps and channels in a fixed order, whatever tile, block and thread it falls to.
-pub(in crate::ops) fn convolve(cpu: &Cpu, pass: &Pass, x: Src, w: Src, y: Dst, finish: &Finish, scratch: Dst) {
-    let tile = Tile::of(cpu.isa);
+pub(in crate::ops) fn convolve<'a>(cpu: &Cpu, pass: &Pass, input: impl Into<Input<'a>>, w: Src, y: Dst, finish: &Finish, scratch: Dst) {
+    let (input, tile): (Input, Tile) = (input.into(), Tile::of(cpu.isa));
+    let x = input.x;
     let blocks = blocks(pass, x.cols, tile);
     let panels = y.cols.div_ceil(tile.width());
     // With few blocks, each is given to several threads, a share of the output channels to each.
@@ -80,9 +82,9 @@ pub(in crate::ops) fn convolve(cpu: &Cpu, pass: &Pass, x: Src, w: Src, y: Dst, f
         let start = thread * (buffer + sums);
         // SAFETY: each thread has its own part of the scratch memory.
         let (buffer, sums) = unsafe { scratch.part(start..start + buffer + sums) }.split_at_mut(buffer);
-        let view = match reads_in_place(pass, x) {
+        let view = match reads_in_place(pass, input) {
             true => View::in_place(pass, x, &block),
-            false => View::copied(pass, x, &block, buffer, buffer_pitch(x.cols)),
+            false => View::copied(cpu.isa, pass, input, 0, &block, buffer, buffer_pitch(x.cols)),
         };
         let strips = Strips { cpu, tile, pass, view, channels: x.cols, w, y, finish, sums };
         strips.run(&block, share(panels, groups, part % groups));

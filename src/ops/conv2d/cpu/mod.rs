@@ -19,12 +19,15 @@ pub(in crate::ops) use forward::{Finish, convolve, convolve_scratch};
 pub(in crate::ops) use pack::{pack, pack_transposed, packed_floats};
 pub(in crate::ops) use pass::Pass;
 
+use input::Input;
+
 use super::{Conv2d, Conv2dDw, Conv2dDx, geometry};
 use winograd::{Size, Winograd, WinogradFilterGrad};
 use crate::base::Ty;
 use crate::device::Call;
 use crate::device::cpu::Cpu;
 use crate::ops::Run;
+use crate::ops::scale_shift::cpu::Prologue;
 
 /// How much more the algorithm chosen for a pass rounds than plain sums do.
 fn amplification(cpu: &Cpu, pass: &Pass, cin: usize, cout: usize) -> f64 {
@@ -77,10 +80,11 @@ impl Run<Cpu> for Conv2d {
             bias: self.bias.then(|| call.src(2 + usize::from(self.scale))),
             act: self.act,
         };
-        let (x, w, y) = (call.src(0), call.derived().src(), call.dst(0));
+        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, self.pre_at()) };
+        let (w, y) = (call.derived().src(), call.dst(0));
         match self.winograd(cpu, &ins) {
-            Some(winograd) => winograd.run(cpu, x, w, y, &finish, call.scratch()),
-            None => convolve(cpu, &self.pass(&ins), x, w, y, &finish, call.scratch()),
+            Some(winograd) => winograd.run(cpu, input, w, y, &finish, call.scratch()),
+            None => convolve(cpu, &self.pass(&ins), input, w, y, &finish, call.scratch()),
         }
     }
 }
@@ -126,7 +130,7 @@ impl Run<Cpu> for Conv2dDx {
         match self.winograd(call.device, &call.in_types()) {
             Some(winograd) => {
                 let (dy, w, dx) = (call.src(0), call.derived().src(), call.dst(0));
-                winograd.run(call.device, dy, w, dx, &Finish::NONE, call.scratch());
+                winograd.run(call.device, dy.into(), w, dx, &Finish::NONE, call.scratch());
             }
             None => input_grad::run(call, &self.geometry()),
         }
@@ -149,7 +153,7 @@ impl Conv2dDw {
         let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
         match Size::choose(cpu, &pass, cin, cout) {
             Some(size) => FilterGradient::Winograd(WinogradFilterGrad::new(cpu, size, &pass, cin, cout)),
-            None => FilterGradient::Direct(FilterGrad::new(cpu, pass, cin, cout)),
+            None => FilterGradient::Direct(FilterGrad::new(cpu, pass, cin, cout, self.pre.is_some())),
         }
     }
 }
@@ -167,10 +171,11 @@ impl Run<Cpu> for Conv2dDw {
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {
-        let (cpu, x, dy, dw, scratch) = (call.device, call.src(0), call.src(1), call.dst(0), call.scratch());
+        let (cpu, dy, dw, scratch) = (call.device, call.src(1), call.dst(0), call.scratch());
+        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, 2) };
         match self.plan(cpu, &call.in_types()) {
-            FilterGradient::Direct(direct) => direct.run(cpu, x, dy, dw, scratch),
-            FilterGradient::Winograd(winograd) => winograd.run(cpu, x, dy, dw, scratch),
+            FilterGradient::Direct(direct) => direct.run(cpu, input, dy, dw, scratch),
+            FilterGradient::Winograd(winograd) => winograd.run(cpu, input, dy, dw, scratch),
         }
     }
 }

@@ -1,9 +1,10 @@
-use super::tiles::{Team, Tiles};
-use super::transform::{Ending, Target, input, output};
+use super::tiles::{Team, Tiles, transform_input};
+use super::transform::{Ending, Target, output};
 use super::{Size, block_tiles, filter, plane_floats, plane_pitch};
 use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::forward::Finish;
+use crate::ops::conv2d::cpu::input::Input;
 use crate::ops::conv2d::cpu::pack::{packed_floats, panel_columns};
 use crate::ops::conv2d::cpu::pass::Pass;
 use std::ops::Range;
@@ -32,7 +33,7 @@ pub(in crate::ops::conv2d::cpu) struct Winograd {
 
 /// The operands of a run.
 struct Operands<'a> {
-    x: Src<'a>,
+    input: Input<'a>,
     u: Src<'a>,
     y: Dst<'a>,
     finish: &'a Finish<'a>,
@@ -101,11 +102,11 @@ impl Winograd {
         plane_pitch(self.cin) + self.buffers() * if self.alone { self.threads } else { 1 }
     }
 
-    pub fn run(&self, cpu: &Cpu, x: Src, u: Src, y: Dst, finish: &Finish, scratch: Dst) {
+    pub fn run(&self, cpu: &Cpu, input: Input, u: Src, y: Dst, finish: &Finish, scratch: Dst) {
         let (zeros, buffers) = (plane_pitch(self.cin), self.buffers());
         // SAFETY: nothing else runs yet.
         unsafe { scratch.part(0..zeros) }.fill(0.0);
-        let operands = Operands { x, u, y, finish, zeros: scratch.ptr() };
+        let operands = Operands { input, u, y, finish, zeros: scratch.ptr() };
         let of = |i: usize| {
             let v = scratch.slice(zeros + i * buffers..zeros + (i + 1) * buffers).ptr();
             Buffers { v, p: v.wrapping_add(self.size.planes() * self.planes()[0]) }
@@ -134,10 +135,9 @@ impl Winograd {
     }
 
     fn input(&self, operands: &Operands, t: usize, tile: usize, buffers: Buffers) {
-        let from = self.tiles.sources(operands.x, self.tiles.get(tile), operands.zeros);
         let to = buffers.v.wrapping_add(t * plane_pitch(self.cin));
-        // SAFETY: the pixels have `cin` floats, and so have the zeros; row `t` of every plane belongs to this part.
-        unsafe { input(self.isa, self.size, &from, self.cin, to, self.planes()[0]) }
+        // SAFETY: the zeros have `cin` floats; row `t` of every plane belongs to this part.
+        unsafe { transform_input(self.isa, &self.tiles, &operands.input, tile, operands.zeros, to, self.planes()[0]) }
     }
 
     /// Plane `x` of the products: `p[t][c] = sum over k of v[t][k] * u[k][c]` for `count` tiles and the columns of some panels.

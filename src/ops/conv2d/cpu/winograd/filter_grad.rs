@@ -1,8 +1,9 @@
-use super::tiles::{Team, Tiles};
-use super::transform::{gradient, input, taps};
+use super::tiles::{Team, Tiles, transform_input};
+use super::transform::{gradient, taps};
 use super::{Size, block_tiles, plane_floats, plane_pitch};
 use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
+use crate::ops::conv2d::cpu::input::Input;
 use crate::ops::conv2d::cpu::pack::panel_columns;
 use crate::ops::conv2d::cpu::pass::Pass;
 use std::ops::Range;
@@ -32,7 +33,7 @@ pub(in crate::ops::conv2d::cpu) struct WinogradFilterGrad {
 }
 
 struct Operands<'a> {
-    x: Src<'a>,
+    input: Input<'a>,
     dy: Src<'a>,
     zeros: *const f32,
 }
@@ -87,11 +88,11 @@ impl WinogradFilterGrad {
         self.zeros() + self.copies * self.each()
     }
 
-    pub fn run(&self, cpu: &Cpu, x: Src, dy: Src, dw: Dst, scratch: Dst) {
+    pub fn run(&self, cpu: &Cpu, input: Input, dy: Src, dw: Dst, scratch: Dst) {
         let (zeros, each, planes) = (self.zeros(), self.each(), self.size.planes());
         // SAFETY: nothing else runs yet.
         unsafe { scratch.part(0..zeros) }.fill(0.0);
-        let operands = Operands { x, dy, zeros: scratch.ptr() };
+        let operands = Operands { input, dy, zeros: scratch.ptr() };
         let of = |copy: usize| {
             let u = scratch.slice(zeros + copy * each..zeros + (copy + 1) * each).ptr();
             let v = u.wrapping_add(self.sums());
@@ -131,12 +132,12 @@ impl WinogradFilterGrad {
     }
 
     fn transform(&self, operands: &Operands, t: usize, tile: usize, buffers: Buffers) {
-        let (tile, [v_plane, z_plane]) = (self.tiles.get(tile), self.planes());
-        let x = self.tiles.sources(operands.x, tile, operands.zeros);
-        let dy = self.tiles.results(operands.dy, tile, operands.zeros);
+        let ([v_plane, z_plane], zeros) = (self.planes(), operands.zeros);
+        let dy = self.tiles.results(operands.dy, self.tiles.get(tile), zeros);
         // SAFETY: pixels and zeros have the channels' floats; row `t` of every plane belongs to this part.
         unsafe {
-            input(self.isa, self.size, &x, self.cin, buffers.v.add(t * plane_pitch(self.cin)), v_plane);
+            let v = buffers.v.add(t * plane_pitch(self.cin));
+            transform_input(self.isa, &self.tiles, &operands.input, tile, zeros, v, v_plane);
             gradient(self.isa, self.size, &dy, self.cout, buffers.z.add(t * plane_pitch(self.cout)), z_plane);
         }
     }

@@ -1,5 +1,6 @@
-use super::Size;
-use crate::device::cpu::{Pool, Src};
+use super::{Size, transform};
+use crate::device::cpu::{Isa, Pool, Src};
+use crate::ops::conv2d::cpu::input::Input;
 use crate::ops::conv2d::cpu::pass::Pass;
 
 /// The results of a pass as square tiles: row by row, image by image. Those at the lower and right edge may stick out.
@@ -41,6 +42,15 @@ impl Tiles {
         pixels(x, tile.image, self.pass.input, first, self.size.inputs(), zeros)
     }
 
+    /// Whether all input pixels that a tile's results read exist.
+    pub fn is_inside(&self, tile: Tile) -> bool {
+        let inside = |axis: usize, at: usize| {
+            let first = self.pass.source(axis, at, 0);
+            first >= 0 && first + self.size.inputs() as isize <= self.pass.input[axis] as isize
+        };
+        inside(0, tile.row) && inside(1, tile.col)
+    }
+
     /// The results of a tile in a matrix of results.
     pub fn results(&self, dy: Src, tile: Tile, zeros: *const f32) -> Pixels {
         pixels(dy, tile.image, self.pass.size, [tile.row as isize, tile.col as isize], self.size.results(), zeros)
@@ -68,6 +78,23 @@ fn pixels(x: Src, image: usize, [height, width]: [usize; 2], [top, left]: [isize
         }
     }
     out
+}
+
+/// Transforms the inputs of tile `i` to rows of planes at `to`.
+///
+/// # Safety
+/// `zeros` has as many floats as the input has channels; the rows belong to the caller, whole vectors of them.
+pub(super) unsafe fn transform_input(isa: Isa, tiles: &Tiles, input: &Input, i: usize, zeros: *const f32, to: *mut f32, plane: usize) {
+    let (tile, x, size) = (tiles.get(i), input.x, tiles.size);
+    let from = tiles.sources(x, tile, zeros);
+    // SAFETY: the pixels lie in the matrix or are the zeros; the rest is the caller's promise.
+    unsafe {
+        match input.pre {
+            None => transform::input(isa, size, &from, x.cols, to, plane),
+            Some(pre) if tiles.is_inside(tile) => transform::input_inside(isa, size, &from, pre.from(0), x.cols, to, plane),
+            Some(pre) => transform::input_edge(isa, size, &from, pre.from(0), zeros, x.cols, to, plane),
+        }
+    }
 }
 
 /// Who shares the work on one block of tiles.

@@ -9,6 +9,7 @@ use super::tiles::Pixels;
 use crate::device::cpu::simd::Vector;
 use crate::ops::activation::Act;
 use crate::ops::activation::cpu::apply;
+use crate::ops::scale_shift::cpu::Coefficients;
 use crate::simd;
 
 /// `act(sum * scale + bias)` of some columns; absent vectors are null.
@@ -32,16 +33,32 @@ simd! {
     /// Plane x gets `(B^T d B)[x]` of a tile's inputs, `channels` floats each; whole vectors are written.
     pub(super) unsafe fn input<V>(size: Size, from: &Pixels, channels: usize, to: *mut f32, plane: usize) {
         match size {
-            Size::Two => spread::<V, TwoInput, 4, 4>(from, channels, to, plane),
-            Size::Four => spread::<V, FourInput, 6, 6>(from, channels, to, plane),
+            Size::Two => spread::<V, TwoInput, Plain, 4, 4>(from, Plain, channels, to, plane),
+            Size::Four => spread::<V, FourInput, Plain, 6, 6>(from, Plain, channels, to, plane),
+        }
+    }
+
+    /// The same of inputs that are normalised on the way in, all of which exist.
+    pub(super) unsafe fn input_inside<V>(size: Size, from: &Pixels, pre: Coefficients, channels: usize, to: *mut f32, plane: usize) {
+        match size {
+            Size::Two => spread::<V, TwoInput, Inside, 4, 4>(from, Inside(pre), channels, to, plane),
+            Size::Four => spread::<V, FourInput, Inside, 6, 6>(from, Inside(pre), channels, to, plane),
+        }
+    }
+
+    /// The same of inputs that are normalised on the way in, but for the pixels at `zeros`, which stay zero.
+    pub(super) unsafe fn input_edge<V>(size: Size, from: &Pixels, pre: Coefficients, zeros: *const f32, channels: usize, to: *mut f32, plane: usize) {
+        match size {
+            Size::Two => spread::<V, TwoInput, Edge, 4, 4>(from, Edge(pre, zeros), channels, to, plane),
+            Size::Four => spread::<V, FourInput, Edge, 6, 6>(from, Edge(pre, zeros), channels, to, plane),
         }
     }
 
     /// Plane x gets `(A dy A^T)[x]` of the gradients of a tile's results, `channels` floats each; whole vectors are written.
     pub(super) unsafe fn gradient<V>(size: Size, from: &Pixels, channels: usize, to: *mut f32, plane: usize) {
         match size {
-            Size::Two => spread::<V, TwoGradient, 2, 4>(from, channels, to, plane),
-            Size::Four => spread::<V, FourGradient, 4, 6>(from, channels, to, plane),
+            Size::Two => spread::<V, TwoGradient, Plain, 2, 4>(from, Plain, channels, to, plane),
+            Size::Four => spread::<V, FourGradient, Plain, 4, 6>(from, Plain, channels, to, plane),
         }
     }
 
@@ -97,25 +114,73 @@ along! {
     FourGradient: Four::gradient, 4 to 6;
 }
 
+/// How a pixel is read: the first `n` channels from `c` on at `pixel`.
+trait Read: Copy {
+    /// # Safety
+    /// The pixel has `c + n` floats; the instruction set of `V` must be there.
+    unsafe fn read<V: Vector, const WHOLE: bool>(self, pixel: *const f32, c: usize, n: usize) -> V;
+}
+
+/// As it lies.
+#[derive(Clone, Copy)]
+struct Plain;
+/// Normalised.
+#[derive(Clone, Copy)]
+struct Inside(Coefficients);
+/// Normalised, unless it is the pixel of zeros.
+#[derive(Clone, Copy)]
+struct Edge(Coefficients, *const f32);
+
+impl Read for Plain {
+    #[inline(always)]
+    unsafe fn read<V: Vector, const WHOLE: bool>(self, pixel: *const f32, c: usize, n: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { if WHOLE { V::load(pixel.add(c)) } else { V::load_n(pixel.add(c), n) } }
+    }
+}
+
+impl Read for Inside {
+    #[inline(always)]
+    unsafe fn read<V: Vector, const WHOLE: bool>(self, pixel: *const f32, c: usize, n: usize) -> V {
+        // SAFETY: the caller's promise. Lanes beyond `n` hold act(0), which nothing uses.
+        unsafe { self.0.apply(Plain.read::<V, WHOLE>(pixel, c, n), c, if WHOLE { V::N } else { n }) }
+    }
+}
+
+impl Read for Edge {
+    #[inline(always)]
+    unsafe fn read<V: Vector, const WHOLE: bool>(self, pixel: *const f32, c: usize, n: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { if pixel == self.1 { V::zero() } else { Inside(self.0).read::<V, WHOLE>(pixel, c, n) } }
+    }
+}
+
 /// `N x N` pixels to `A x A` planes.
 #[inline(always)]
-unsafe fn spread<V: Vector, F: Along<N, A>, const N: usize, const A: usize>(from: &Pixels, channels: usize, to: *mut f32, plane: usize) {
+unsafe fn spread<V: Vector, F: Along<N, A>, R: Read, const N: usize, const A: usize>(
+    from: &Pixels,
+    read: R,
+    channels: usize,
+    to: *mut f32,
+    plane: usize,
+) {
     let whole = channels - channels % V::N;
     // SAFETY: the caller's pixels have `channels` floats, its planes as many and whole vectors.
     unsafe {
         for c in (0..whole).step_by(V::N) {
-            spread_vector::<V, F, N, A, true>(from, c, V::N, to.add(c), plane);
+            spread_vector::<V, F, R, N, A, true>(from, read, c, V::N, to.add(c), plane);
         }
         if whole < channels {
-            spread_vector::<V, F, N, A, false>(from, whole, channels - whole, to.add(whole), plane);
+            spread_vector::<V, F, R, N, A, false>(from, read, whole, channels - whole, to.add(whole), plane);
         }
     }
 }
 
 /// One vector of channels from `c` on, `n` of which exist.
 #[inline(always)]
-unsafe fn spread_vector<V: Vector, F: Along<N, A>, const N: usize, const A: usize, const WHOLE: bool>(
+unsafe fn spread_vector<V: Vector, F: Along<N, A>, R: Read, const N: usize, const A: usize, const WHOLE: bool>(
     from: &Pixels,
+    read: R,
     c: usize,
     n: usize,
     to: *mut f32,
@@ -127,8 +192,7 @@ unsafe fn spread_vector<V: Vector, F: Along<N, A>, const N: usize, const A: usiz
         for j in 0..N {
             let mut column = [V::zero(); N];
             for i in 0..N {
-                let at = from[i * N + j].add(c);
-                column[i] = if WHOLE { V::load(at) } else { V::load_n(at, n) };
+                column[i] = read.read::<V, WHOLE>(from[i * N + j], c, n);
             }
             let column = F::along(column);
             for i in 0..A {
