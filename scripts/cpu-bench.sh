@@ -1,19 +1,25 @@
 #!/usr/bin/env bash
-# Defrost beside PyTorch on this machine, each pair in one run: medians of 5 steps after a warm-up, process peak memory.
-# usage: scripts/cpu-bench.sh TORCH_BENCH.py [PYTHON] > table.md        (PYTHON has torch, torchvision and timm)
+# Defrost beside PyTorch (eager and compiled) and Keras on this machine's CPU, each pair in one run, and how its time grows with the
+# batch, the input's size and the threads. Writes results/cpu/MACHINE.md.
+# usage: scripts/cpu-bench.sh [MACHINE] [--steps N] [--nets NET,..] [--modes train,frozen,infer] [--peers eager,compile,keras] [--no-growth]
+# TORCH_PYTHON and KERAS_PYTHON name Pythons that have the peers; without them, both are installed below target/peers.
 set -euo pipefail
-peer=$1 python=${2:-python3} steps=${STEPS:-5}
 cd "$(dirname "$0")/.."
-cargo build --release --quiet
-field() { python3 -c "import json,sys; print(json.loads(sys.stdin.read())['$1'])"; }
-echo "| network | mode | defrost images/s | PyTorch images/s | ratio | defrost MiB | PyTorch MiB |"
-echo "| --- | --- | --- | --- | --- | --- | --- |"
-for mode in ${MODES:-train infer}; do
-  for net in ${NETS:-densenet121 inceptionv3 xception vgg16}; do
-    ours=$(./target/release/defrost bench --backbone "$net" --mode "$mode" --steps "$steps" --json 2>/dev/null)
-    theirs=$("$python" "$peer" --model "$net" --mode "$mode" --steps "$steps" --warmup 1 2>/dev/null)
-    a=$(field images_per_s <<<"$ours") b=$(field images_per_s <<<"$theirs")
-    printf '| %s | %s | %.2f | %.2f | %.2f | %.0f | %.0f |\n' "$net" "$mode" "$a" "$b" \
-      "$(python3 -c "print($a/$b)")" "$(field peak_mib <<<"$ours")" "$(field peak_mib <<<"$theirs")"
-  done
-done
+peers=../shared/peers
+venv() { # folder, packages...
+  local python=target/peers/$1/bin/python
+  if [ ! -x "$python" ] || ! "$python" -c "import $2" 2>/dev/null; then
+    python3 -m venv "target/peers/$1"
+    "$python" -m pip install --quiet "${@:3}"
+  fi
+  echo "$python"
+}
+torch= keras=
+if [ -d "$peers" ]; then
+  torch=${TORCH_PYTHON:-$(venv torch torch,torchvision,timm torch torchvision timm)}
+  keras=${KERAS_PYTHON:-$(venv keras keras,tensorflow 'tensorflow-cpu==2.21.*' 'keras==3.15.*')}
+else
+  echo "skipped: PyTorch and Keras, because $peers is not there" >&2
+fi
+cargo build --release --quiet --bin defrost
+python3 scripts/cpu_bench.py --torch "$torch" --keras "$keras" --peers-at "$peers" "$@"

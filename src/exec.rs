@@ -58,7 +58,8 @@ impl<D: Backend> Program<D> {
     /// When the device cannot run the number type, or (a defect) a check fails.
     pub fn compile(graph: Graph, device: &D, passes: Passes) -> Result<Self> {
         check(&graph)?;
-        let graph = fuse(precision(graph, device.float())?, passes.fusions)?;
+        let fusions = Fusions { pre: passes.fusions.pre && device.normalises_inputs(), ..passes.fusions };
+        let graph = fuse(precision(graph, device.float())?, fusions)?;
         let plan = plan(&graph, &|op, ins, outs| (device.scratch(op, ins, outs), device.derived(op, ins, outs)), passes.plan)?;
         let updates = |v: &crate::base::Val| matches!(graph.role(*v), Role::Update { of } if !graph.states.contains(&of));
         let trains = graph.nodes.iter().any(|n| n.phase == Phase::Update && n.outs.iter().any(updates));
@@ -337,14 +338,14 @@ impl<D: Backend> Session<D> {
 
     /// Runs the steps before the first that replaces something (half 0), or the others: replayed, if the device has recorded
     /// them on this memory. Returns whether they ran: `go_on` is asked before each step, or before all that are replayed.
-    fn half(&self, program: &mut Program<D>, half: usize, stale: Stale, go_on: &dyn Fn() -> bool) -> bool {
+    fn half(&self, program: &mut Program<D>, half: usize, stale: bool, go_on: &dyn Fn() -> bool) -> bool {
         let (compute, update) = program.plan.steps.split_at(program.updates);
         let steps = [compute, update][half];
-        // What is packed once is packed before, so that a recording packs nothing but what every run must pack.
-        let (always, now) = (Stale { all: false, trained: program.trains }, &mut program.recorded[half]);
+        let now = &mut program.recorded[half];
         *now = match std::mem::take(now) {
             Recorded::Warm(memory) if memory == self.memory => {
-                match self.device.record(&mut || steps.iter().for_each(|step| self.step(step, always))) {
+                // A recording packs nothing but what every run must pack; the rest is packed before it is replayed, when it is stale.
+                match self.device.record(&mut || steps.iter().for_each(|step| self.step(step, false))) {
                     Some(recording) => Recorded::Ready(memory, recording),
                     None => Recorded::Warm(memory),
                 }
@@ -355,7 +356,7 @@ impl<D: Backend> Session<D> {
         if let Recorded::Ready(_, recording) = now {
             let go_on = go_on();
             if go_on {
-                steps.iter().filter(|step| !(step.trained && always.trained)).for_each(|step| self.pack(step, stale));
+                steps.iter().filter(|_| stale).for_each(|step| self.pack(step));
                 self.device.replay(recording);
             }
             return go_on;
@@ -405,10 +406,9 @@ impl<D: Backend> Session<D> {
 
     /// Runs the rows that compute, one by one, up to the first with a result that is not finite, and returns that row.
     pub fn first_not_finite<'a>(&mut self, program: &'a Program<D>) -> Option<&'a Step> {
-        let stale = Stale { all: true, trained: true };
         self.packed_for = 0;
         program.plan.steps[..program.updates].iter().find(|step| {
-            self.step(step, stale);
+            self.step(step, true);
             step.outs.iter().any(|out| !self.is_finite(out.ty, out.place))
         })
     }
@@ -424,9 +424,9 @@ impl<D: Backend> Session<D> {
         self.each_row(ty, place, &mut |row| numbers(row, ty.dtype).all(f64::is_finite))
     }
 
-    fn stale(&self, program: &Program<D>) -> Stale {
-        let (loaded, trained) = program.packed;
-        Stale { all: self.packed_for != program.id || loaded != self.loaded, trained: trained != self.trained }
+    /// Whether the packed weights that a program keeps must be rebuilt.
+    fn stale(&self, program: &Program<D>) -> bool {
+        self.packed_for != program.id || program.packed != (self.loaded, self.trained)
     }
 
     fn call<'a>(&'a self, step: &'a Step) -> Call<'a, D> {
@@ -434,32 +434,29 @@ impl<D: Backend> Session<D> {
         Call { device: &self.device, arenas: &self.arenas, ins, outs, scratch: *scratch, derived: *derived }
     }
 
-    /// Rebuilds a step's packed weights, if their source has changed.
-    fn pack(&self, step: &Step, stale: Stale) {
-        if step.derived.is_some() && (stale.all || (step.trained && stale.trained)) {
+    /// Rebuilds a step's packed weights that are kept from one run to the next.
+    fn pack(&self, step: &Step) {
+        if step.derived.is_some_and(|(arena, ..)| arena != Arena::Temps) {
             D::prepare(&step.op, &self.call(step));
         }
     }
 
-    /// Runs one step.
-    fn step(&self, step: &Step, stale: Stale) {
-        self.pack(step, stale);
-        D::run(&step.op, &self.call(step));
+    /// Runs one step, its packed weights rebuilt before if they are stale, or not kept from one run to the next.
+    fn step(&self, step: &Step, stale: bool) {
+        let call = self.call(step);
+        if step.derived.is_some_and(|(arena, ..)| stale || arena == Arena::Temps) {
+            D::prepare(&step.op, &call);
+        }
+        D::run(&step.op, &call);
     }
 
     /// Notes that all steps of a program ran.
     fn ran(&mut self, program: &mut Program<D>) {
+        // What a program trains, it packs anew for every run; what it keeps is packed from weights that it leaves as they are.
+        self.trained += u64::from(program.trains);
         program.packed = (self.loaded, self.trained);
         self.packed_for = program.id;
-        self.trained += u64::from(program.trains);
     }
-}
-
-/// Which packed weights must be rebuilt: all, or those of weights that are trained.
-#[derive(Clone, Copy)]
-struct Stale {
-    all: bool,
-    trained: bool,
 }
 
 /// A number that nothing else has.

@@ -41,6 +41,9 @@ pub fn settings(data: Option<&Path>, config: Option<&Path>, flags: &Flags, devic
     if let Some(threads) = device.threads {
         given.insert("threads".into(), i64::from(threads).into());
     }
+    if device.exact {
+        given.insert("exact".into(), true.into());
+    }
     let text = |key: &str| given.get(key).and_then(toml::Value::as_str).map(String::from);
     let missing = |what: &str, advice: &str| Error::input(format!("{what} is missing")).advise(advice);
     let data = text("data").ok_or_else(|| missing("DATA", "name the folder of class folders: defrost train DATA ..."))?;
@@ -199,7 +202,7 @@ head = 'xception' # xception, vgg16, inceptionv3, densenet121
     fn the_article_s_config_is_valid_as_it_stands() {
         let path = std::env::temp_dir().join(format!("defrost-config-article-{}.py", std::process::id()));
         std::fs::write(&path, CONFIG_PY).unwrap();
-        let (file, args) = (File::read(&path).unwrap(), DeviceArgs { device: Name::Auto, threads: None });
+        let (file, args) = (File::read(&path).unwrap(), DeviceArgs { device: Name::Auto, threads: None, exact: false });
         let settings = settings(None, Some(&path), &Flags::parse_from([""]), &args).unwrap();
         std::fs::write(&path, CONFIG_PY.to_string() + "backbone = 'vgg16'\n").unwrap();
         let twice = File::read(&path).err().unwrap().to_string();

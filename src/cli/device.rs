@@ -1,4 +1,4 @@
-//! `--device` and `--threads`, which many commands share.
+//! `--device`, `--threads` and `--exact`, which many commands share.
 
 use crate::device::cpu::Cpu;
 use crate::device::cuda::{Cuda, gpu};
@@ -55,6 +55,9 @@ pub struct DeviceArgs {
     /// Threads of the CPU device [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Take every sum of a convolution term by term, without Winograd's algorithm (cpu): smaller rounding errors, less speed
+    #[arg(long)]
+    pub exact: bool,
 }
 
 /// A device of a kind known at run time only; see [`on_device!`].
@@ -72,13 +75,14 @@ impl DeviceArgs {
     pub fn of(settings: &Settings) -> Result<Self> {
         let wrong = |why: String| Error::input(format!("is {:?}; {why}", settings.device)).at("device");
         let device = settings.device.parse().map_err(wrong)?;
-        Ok(DeviceArgs { device, threads: u16::try_from(settings.threads).ok().filter(|&n| n > 0) })
+        Ok(DeviceArgs { device, threads: u16::try_from(settings.threads).ok().filter(|&n| n > 0), exact: settings.exact })
     }
 
     /// The flags that say the same.
     pub fn words(&self) -> Vec<String> {
         let threads = self.threads.map(|n| ["--threads".into(), n.to_string()]);
-        ["--device".into(), self.device.to_string()].into_iter().chain(threads.into_iter().flatten()).collect()
+        let exact = self.exact.then(|| "--exact".into());
+        ["--device".into(), self.device.to_string()].into_iter().chain(threads.into_iter().flatten()).chain(exact).collect()
     }
 
     /// Opens the device.
@@ -110,7 +114,7 @@ impl DeviceArgs {
     }
 
     fn cpu(&self) -> Result<Cpu> {
-        Cpu::new(self.threads.map_or(0, usize::from))
+        Ok(Cpu::new(self.threads.map_or(0, usize::from))?.exact(self.exact))
     }
 }
 

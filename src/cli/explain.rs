@@ -89,8 +89,8 @@ pub fn run(args: Args) -> Result<()> {
     if !args.image.is_empty() {
         return answers(args);
     }
-    if args.device.device != Name::Auto || args.device.threads.is_some() {
-        return Err(Error::input("--device and --threads go with --image; nothing else here computes"));
+    if args.device.device != Name::Auto || args.device.threads.is_some() || args.device.exact {
+        return Err(Error::input("--device, --threads and --exact go with --image; nothing else here computes"));
     }
     let spec = in_training(&args.subject.spec(args.input_size)?, args.batch_size, CLASSES);
     let model = spec.build()?;
@@ -147,7 +147,8 @@ fn show_step(step: &Step) -> String {
     let outs: Vec<String> = step.outs.iter().map(written).collect();
     let phase = format!("{:?}", step.phase).to_lowercase();
     let mut line = format!("{} {phase} {} ({}) -> {}", step.layer, step.op, list(&step.ins), outs.join(", "));
-    for (what, room) in [("scratch", step.scratch), ("packed", step.derived)] {
+    let packed = step.derived.map(|(_, offset, size)| (offset, size));
+    for (what, room) in [("scratch", step.scratch), ("packed", packed)] {
         if let Some((offset, size)) = room {
             let _ = write!(line, ", {what} {} at {offset:#x}", bytes(size));
         }

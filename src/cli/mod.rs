@@ -20,6 +20,7 @@ mod flags;
 mod gradcam;
 mod import;
 mod interrupt;
+mod layer_times;
 mod lr_find;
 mod model_args;
 mod output;

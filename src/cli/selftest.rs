@@ -1,6 +1,7 @@
 //! `defrost selftest`: the op table against the specification, on this machine.
 
-use super::output;
+use super::{layer_times, output};
+use crate::device::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::models::did_you_mean;
 use crate::ops::Op;
@@ -14,7 +15,7 @@ use serde::Serialize;
 /// Each gradient is compared with finite differences in f64, each op of the device with plain f64 loops, and faults are
 /// planted to show that the checks would notice them.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  defrost selftest\n  defrost selftest --op conv2d --json")]
+#[command(after_help = "Examples:\n  defrost selftest\n  defrost selftest --op conv2d --json\n  defrost selftest --time")]
 pub struct Args {
     /// Device to check
     #[arg(long, value_name = "DEVICE", value_enum, default_value_t = Name::Cpu)]
@@ -22,6 +23,18 @@ pub struct Args {
     /// Check this op alone
     #[arg(long, value_name = "NAME")]
     op: Option<String>,
+    /// Time every distinct convolution of the four networks instead, in every direction, against the machine's peak arithmetic
+    #[arg(long, conflicts_with = "op")]
+    time: bool,
+    /// Images per step, with --time
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = super::positive, requires = "time")]
+    batch_size: usize,
+    /// Threads, with --time [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), requires = "time")]
+    threads: Option<u16>,
+    /// Plain sums in every convolution, with --time
+    #[arg(long, requires = "time")]
+    exact: bool,
     /// Print {device, rows, passed, failed, ops, dtypes, faults_planted, faults_caught}
     #[arg(long)]
     json: bool,
@@ -60,6 +73,13 @@ pub fn run(args: Args) -> Result<()> {
         Name::Emulated => Target::Emulated,
         Name::Cuda => Target::Cuda,
     };
+    if args.time {
+        if target != Target::Cpu {
+            return Err(Error::input("the naive device is a specification, its speed says nothing").at("time").advise("use --device cpu"));
+        }
+        let cpu = Cpu::new(args.threads.map_or(0, usize::from))?.exact(args.exact);
+        return layer_times::run(&cpu, args.batch_size, args.json);
+    }
     let ops: Vec<&str> = Op::names().into_iter().filter(|name| args.op.as_deref().is_none_or(|op| op == *name)).collect();
     if let (Some(op), true) = (&args.op, ops.is_empty()) {
         let names = Op::names();

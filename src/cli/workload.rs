@@ -33,11 +33,11 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Builds the program, fills weights and inputs. SGD's rate is so small that weights stay where they are.
+    /// Builds the program alone.
     ///
     /// # Errors
-    /// A size below the backbone's minimum, or not enough memory.
-    pub fn prepare<D: Backend>(self, device: D) -> Result<(Session<D>, Program<D>)> {
+    /// A size below the backbone's minimum.
+    pub fn compile<D: Backend>(self, device: &D) -> Result<Program<D>> {
         let Workload { backbone, mode, batch, size } = self;
         let (purpose, freeze) = match mode {
             Mode::Train => (Purpose::Train, Freeze::None),
@@ -49,7 +49,16 @@ impl Workload {
             Mode::Infer => model.graph,
             _ => training_graph(&model, &Optimizer::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 }))?,
         };
-        let mut program = Program::compile(graph, &device, Passes::default())?;
+        Program::compile(graph, device, Passes::default())
+    }
+
+    /// Builds the program, fills weights and inputs. SGD's rate is so small that weights stay where they are.
+    ///
+    /// # Errors
+    /// A size below the backbone's minimum, or not enough memory.
+    pub fn prepare<D: Backend>(self, device: D) -> Result<(Session<D>, Program<D>)> {
+        let Workload { mode, batch, size, .. } = self;
+        let mut program = self.compile(&device)?;
         let mut session = Session::new(device)?;
         session.reserve(&program)?;
         fill(&mut session, &program, None, SEED)?;

@@ -79,6 +79,11 @@ pub trait Device: Sized {
     /// What a person calls it, with what was found out about the machine: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
 
+    /// Whether convolutions and their filter gradients can normalise their input on the way in (the field `pre`).
+    fn normalises_inputs(&self) -> bool {
+        false
+    }
+
     /// The number type that `f32` models run in on this device.
     fn float(&self) -> DType;
 
@@ -187,6 +192,6 @@ pub struct Call<'a, D: Device> {
     pub outs: &'a [Operand],
     /// Working memory of this call, in [`Arena::Temps`].
     pub scratch: Option<(usize, usize)>,
-    /// Packed weights of this call, in [`Arena::Derived`].
-    pub derived: Option<(usize, usize)>,
+    /// Packed weights of this call: offset and bytes in an arena, [`Arena::Temps`] if they are rebuilt for every run.
+    pub derived: Option<(Arena, usize, usize)>,
 }

@@ -21,6 +21,10 @@ impl Device for Naive {
         "naive (f64 loops, one thread)".into()
     }
 
+    fn normalises_inputs(&self) -> bool {
+        true
+    }
+
     fn float(&self) -> DType {
         DType::F64
     }

@@ -167,8 +167,8 @@ impl Net {
         let [height, width] = window.kernel;
         let depthwise = self.kernel("depthwise_kernel", [height, width, channels, 1]);
         let pointwise = self.kernel("pointwise_kernel", [1, 1, channels, filters]);
-        let y = self.builder.op(Depthwise { window }, &[v, depthwise]);
-        let y = self.builder.op(plain_conv(Window::valid(1, 1)), &[y, pointwise]);
+        let y = self.builder.op(Depthwise { window, pre: None }, &[v, depthwise]);
+        let y = self.builder.op(Conv2d::new(Window::valid(1, 1)), &[y, pointwise]);
         self.end(y)
     }
 
@@ -333,7 +333,7 @@ impl Net {
         let (v, window) = self.windowed(x, window);
         let [height, width] = window.kernel;
         let kernel = self.kernel("kernel", [height, width, self.builder.shape(v).cols(), filters]);
-        self.builder.op(plain_conv(window), &[v, kernel])
+        self.builder.op(Conv2d::new(window), &[v, kernel])
     }
 
     /// A convolution kernel. Keras counts the fans of every kernel, depthwise ones too, as the last two axes times the taps.
@@ -349,8 +349,4 @@ impl Net {
         let stem = kind.names().1;
         if *count == 1 { stem.to_string() } else { format!("{stem}_{}", *count - 1) }
     }
-}
-
-fn plain_conv(window: Window) -> Conv2d {
-    Conv2d::new(window)
 }

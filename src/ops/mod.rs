@@ -102,6 +102,13 @@ pub trait Run<D: Device>: Rule {
         0
     }
 
+    /// By how much the algorithm that the device takes for these shapes enlarges rounding errors against plain sums of
+    /// [`Rule::terms`] terms: a factor of the error budget.
+    fn amplification(&self, device: &D, ins: &[Ty], outs: &[Ty]) -> f64 {
+        let _ = (device, ins, outs);
+        1.0
+    }
+
     /// Rebuilds the packed weights; called before `run` whenever their source (a parameter among the inputs) has changed.
     fn prepare(&self, call: &Call<'_, D>) {
         let _ = call;
@@ -293,6 +300,8 @@ macro_rules! ops {
             fn scratch(&self, op: &Op, ins: &[Ty], outs: &[Ty]) -> usize;
             /// See [`Run::derived`].
             fn derived(&self, op: &Op, ins: &[Ty], outs: &[Ty]) -> usize;
+            /// See [`Run::amplification`].
+            fn amplification(&self, op: &Op, ins: &[Ty], outs: &[Ty]) -> f64;
             /// See [`Run::prepare`].
             fn prepare(op: &Op, call: &Call<'_, Self>);
             /// See [`Run::run`].
@@ -307,6 +316,9 @@ macro_rules! ops {
                     }
                     fn derived(&self, op: &Op, ins: &[Ty], outs: &[Ty]) -> usize {
                         each!(op, op => Run::<$device>::derived(op, self, ins, outs))
+                    }
+                    fn amplification(&self, op: &Op, ins: &[Ty], outs: &[Ty]) -> f64 {
+                        each!(op, op => Run::<$device>::amplification(op, self, ins, outs))
                     }
                     fn prepare(op: &Op, call: &Call<'_, Self>) { each!(op, op => Run::<$device>::prepare(op, call)) }
                     fn run(op: &Op, call: &Call<'_, Self>) {
@@ -341,6 +353,19 @@ impl Op {
         };
         *field = math;
         true
+    }
+}
+
+impl Op {
+    /// Whether fusion has filled the field `pre`, which not every device runs (see [`Device::normalises_inputs`]).
+    pub fn normalises_input(&self) -> bool {
+        match self {
+            Op::Conv2d(op) => op.pre.is_some(),
+            Op::Conv2dDw(op) => op.pre.is_some(),
+            Op::Depthwise(op) => op.pre.is_some(),
+            Op::DepthwiseDw(op) => op.pre.is_some(),
+            _ => false,
+        }
     }
 }
 

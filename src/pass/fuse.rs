@@ -7,6 +7,7 @@
 //! | `Conv2d.bias` | `bias_add` after a convolution |
 //! | `Conv2d.act`, `ScaleShift.act` | `activation` after either |
 //! | `ScaleShiftSums.act`, `ScaleShiftDx.act` | `activation_dx` before them, by recomputing the sign of `x * scale + shift` |
+//! | `pre` of convolutions and of their filter gradients | `scale_shift` before them, if nothing else reads its result |
 //! | `ScaleShiftDx.stats` | `channel_stats_dx` whose result is added to its own |
 
 use super::group::group;
@@ -14,7 +15,7 @@ use crate::base::Val;
 use crate::error::Result;
 use crate::ir::{Graph, Node, Role, check};
 use crate::ops::activation::Act;
-use crate::ops::{Activation, Add, Op, ScaleShift, ScaleShiftDx, ScaleShiftSums};
+use crate::ops::{Activation, Add, Conv2d, Conv2dDw, Depthwise, DepthwiseDw, Op, ScaleShift, ScaleShiftDx, ScaleShiftSums};
 
 /// Which rules run; all of them unless a test says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +30,15 @@ pub struct Fusions {
     pub stats: bool,
     /// Small rows of one kind into one row: see [`super::group`].
     pub group: bool,
+    /// `scale_shift` into the convolutions after it, which then read its input; so nothing keeps its result for the backward pass.
+    pub pre: bool,
 }
 
 impl Fusions {
     /// Every rule.
-    pub const ALL: Fusions = Fusions { scale: true, bias: true, act: true, stats: true, group: true };
+    pub const ALL: Fusions = Fusions { scale: true, bias: true, act: true, stats: true, group: true, pre: true };
     /// No rule: every row as the model wrote it.
-    pub const NONE: Fusions = Fusions { scale: false, bias: false, act: false, stats: false, group: false };
+    pub const NONE: Fusions = Fusions { scale: false, bias: false, act: false, stats: false, group: false, pre: false };
 }
 
 /// Applies the rules, drops rows that nothing needs any more, and checks the result.
@@ -50,6 +53,7 @@ pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
         (fusions.act, Fuser::act_into_producer),
         (fusions.act, Fuser::act_into_gradient),
         (fusions.stats, Fuser::stats_into_gradient),
+        (fusions.pre, Fuser::scale_into_readers),
     ] {
         if on {
             rule(&mut f);
@@ -209,6 +213,32 @@ impl Fuser {
         }
     }
 
+    /// `y = act(x * scale + shift)` that convolutions alone read, for their input: each of them normalises x on the way in.
+    fn scale_into_readers(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::ScaleShift(_))) {
+            let node = self.rows[row].as_ref().expect("picked above");
+            let (y, Op::ScaleShift(ScaleShift { act })) = (node.outs[0], &node.op) else { continue };
+            let (act, source) = (*act, node.ins.clone());
+            let readers = self.readers[y.index()].clone();
+            let normalises = |&r: &usize| {
+                let reader = self.rows[r].as_ref().expect("a reader is in place");
+                reader.ins[0] == y && !reader.ins[1..].contains(&y) && with_pre(&reader.op, act).is_some()
+            };
+            let read_by_host = self.graph.role(y) != Role::Temp || self.graph.outputs.iter().any(|&(_, o)| o == y);
+            if read_by_host || readers.is_empty() || !readers.iter().all(normalises) {
+                continue;
+            }
+            for reader in readers {
+                let mut node = self.take(reader);
+                node.op = with_pre(&node.op, act).expect("accepted above");
+                node.ins[0] = source[0];
+                node.ins.extend(&source[1..3]);
+                self.put(reader, node);
+            }
+            self.take(row);
+        }
+    }
+
     /// `dx = scale_shift_dx(..) + channel_stats_dx(x, ..) + ..`: the second becomes a field of the first.
     fn stats_into_gradient(&mut self) {
         for row in self.rows_of(|op| matches!(op, Op::Add(_))) {
@@ -242,5 +272,17 @@ impl Fuser {
                 self.put(row, Node { op: Add.into(), ..sum });
             }
         }
+    }
+}
+
+/// A convolution, or the gradient of its filter, that normalises its input; `None` for any other op, or one that does already.
+fn with_pre(op: &Op, act: Act) -> Option<Op> {
+    let pre = Some(act);
+    match op {
+        Op::Conv2d(conv) if conv.pre.is_none() => Some(Conv2d { pre, ..conv.clone() }.into()),
+        Op::Conv2dDw(conv) if conv.pre.is_none() => Some(Conv2dDw { pre, ..conv.clone() }.into()),
+        Op::Depthwise(conv) if conv.pre.is_none() => Some(Depthwise { pre, ..conv.clone() }.into()),
+        Op::DepthwiseDw(conv) if conv.pre.is_none() => Some(DepthwiseDw { pre, ..conv.clone() }.into()),
+        _ => None,
     }
 }

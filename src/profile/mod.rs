@@ -1,9 +1,10 @@
 //! Where the time goes: the steps of a program timed one by one, and held against what the machine can do at best.
 //!
-//! [`peak`] measures the machine (arithmetic in registers, memory), [`mod@measure`] the steps, [`roofline`] compares. Speeds are
+//! [`layers`] times ops by themselves; [`peak`] measures the machine (arithmetic in registers, memory), [`mod@measure`] the steps, [`roofline`] compares. Speeds are
 //! measured in the process that reports them, never taken from a data sheet.
 
 pub mod gpu;
+pub mod layers;
 pub mod measure;
 pub mod peak;
 pub mod roofline;

@@ -217,7 +217,7 @@ impl Net {
         let x = self.relu(x);
         let channels = self.b.shape(x).cols();
         let kernel = self.layer().param("depthwise/kernel", [3, 3, channels, 1], Init::Zeros);
-        let x = self.b.op(Depthwise { window: Window::same(3, 1) }, &[x, kernel]);
+        let x = self.b.op(Depthwise { window: Window::same(3, 1), pre: None }, &[x, kernel]);
         let x = self.conv(x, 20, POINT);
         let x = self.batch_norm(x);
         let x = self.b.op(MaxPool { window: Window::same(3, 2) }, &[x]);

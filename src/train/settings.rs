@@ -231,6 +231,8 @@ pub struct Settings {
     pub device: String,
     /// 0 for one per core.
     pub threads: usize,
+    /// Whether the cpu device takes every sum of a convolution term by term.
+    pub exact: bool,
 }
 
 impl Settings {
@@ -303,6 +305,7 @@ impl Settings {
             tensorboard: false,
             device: "auto".into(),
             threads: 0,
+            exact: false,
         }
     }
 

@@ -22,6 +22,9 @@ pub use view::{Dst, Memory, Src};
 pub struct Cpu {
     pub isa: Isa,
     pub pool: Pool,
+    /// Whether every sum of products is taken term by term, instead of by algorithms with fewer multiplications, whose rounding
+    /// errors are larger.
+    pub exact: bool,
 }
 
 impl Cpu {
@@ -42,7 +45,12 @@ impl Cpu {
     /// A given instruction set, which the machine must have (see [`Isa::available`]).
     pub fn with(isa: Isa, threads: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Cpu { isa, pool: Pool::new(if threads == 0 { cores } else { threads }) }
+        Cpu { isa, pool: Pool::new(if threads == 0 { cores } else { threads }), exact: false }
+    }
+
+    /// The same with [`Cpu::exact`] as given.
+    pub fn exact(self, exact: bool) -> Self {
+        Cpu { exact, ..self }
     }
 
     /// Number of threads.
@@ -57,7 +65,12 @@ impl Device for Cpu {
 
     fn describe(&self) -> String {
         let n = self.threads();
-        format!("cpu ({}, {n} thread{})", self.isa, if n == 1 { "" } else { "s" })
+        let exact = if self.exact { ", exact" } else { "" };
+        format!("cpu ({}, {n} thread{}{exact})", self.isa, if n == 1 { "" } else { "s" })
+    }
+
+    fn normalises_inputs(&self) -> bool {
+        true
     }
 
     fn float(&self) -> DType {
@@ -86,6 +99,11 @@ impl Device for Cpu {
 }
 
 impl<'a> Call<'a, Cpu> {
+    /// The types of the inputs.
+    pub fn in_types(&self) -> Vec<crate::base::Ty> {
+        self.ins.iter().map(|operand| operand.ty).collect()
+    }
+
     /// Input `i` as a matrix: pixels x channels, or `[kernel_h * kernel_w * in, out]` for a kernel, or one row.
     pub fn src(&self, i: usize) -> Src<'a> {
         let operand = &self.ins[i];
@@ -106,7 +124,7 @@ impl<'a> Call<'a, Cpu> {
 
     /// The call's packed weights, to be filled by `prepare` and read by `run`.
     pub fn derived(&self) -> Dst<'a> {
-        let (offset, bytes) = self.derived.unwrap_or((0, 0));
-        self.arenas.get(super::Arena::Derived).floats(offset, bytes / 4)
+        let (arena, offset, bytes) = self.derived.unwrap_or((super::Arena::Derived, 0, 0));
+        self.arenas.get(arena).floats(offset, bytes / 4)
     }
 }

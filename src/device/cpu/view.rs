@@ -108,6 +108,12 @@ impl<'a> Src<'a> {
         self.ptr
     }
 
+    /// Some columns of the matrix.
+    pub fn columns(&self, range: std::ops::Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.cols);
+        Src { ptr: self.ptr.wrapping_add(range.start), cols: range.len(), ..*self }
+    }
+
     /// Row `r`. Not for an op that runs in place: there a destination may be the same memory.
     pub fn row(&self, r: usize) -> &'a [f32] {
         assert!(r < self.rows);

@@ -203,7 +203,8 @@ impl Call<'_, Cuda> {
 
     /// The call's packed weights, to be filled by `prepare` and read by `run`.
     pub fn derived(&self) -> DevicePtr {
-        self.arenas.get(Arena::Derived).start.offset(self.derived.unwrap_or((0, 0)).0)
+        let (arena, offset, _) = self.derived.unwrap_or((Arena::Derived, 0, 0));
+        self.arenas.get(arena).start.offset(offset)
     }
 
     fn matrix(&self, operand: &Operand) -> Matrix {
@@ -254,7 +255,7 @@ impl Call<'_, Cuda> {
     fn buffers(&self) -> impl Iterator<Item = Region> {
         let buffer = |start, bytes, name| Region { start, rows: 1, row_bytes: bytes, pitch: bytes, writable: true, name };
         let scratch = self.scratch.filter(|s| s.1 > 0).map(|(_, bytes)| buffer(self.scratch(), bytes, c"scratch"));
-        let derived = self.derived.filter(|d| d.1 > 0).map(|(_, bytes)| buffer(self.derived(), bytes, c"packed weights"));
+        let derived = self.derived.filter(|d| d.2 > 0).map(|(_, _, bytes)| buffer(self.derived(), bytes, c"packed weights"));
         scratch.into_iter().chain(derived)
     }
 

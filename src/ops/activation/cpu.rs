@@ -1,5 +1,8 @@
+//! ReLU by vectors; the sigmoid, which heads of two classes alone have, lane by lane.
+
 use super::{Act, Activation, ActivationDx};
 use crate::device::Call;
+use crate::device::cpu::simd::Vector;
 use crate::device::cpu::view::put;
 use crate::device::cpu::{Cpu, Dst};
 use crate::ops::Run;
@@ -22,6 +25,27 @@ simd! {
         for i in (0..n).step_by(V::N) {
             let k = V::N.min(n - i);
             V::take(dy.add(i), k).where_positive(V::take(y.add(i), k)).put(dx.add(i), k, add);
+        }
+    }
+}
+
+/// act(z), for ops that fuse it.
+///
+/// # Safety
+/// As for all of [`Vector`].
+#[inline(always)]
+pub(in crate::ops) unsafe fn apply<V: Vector>(act: Act, z: V) -> V {
+    // SAFETY: the caller's promise; no vector is wider than sixteen floats.
+    unsafe {
+        match act {
+            Act::Linear => z,
+            Act::Relu => V::zero().max(z),
+            Act::Sigmoid => {
+                let mut lanes = [0f32; 16];
+                z.store(lanes.as_mut_ptr());
+                lanes[..V::N].iter_mut().for_each(|z| *z = 1.0 / (1.0 + (-*z).exp()));
+                V::load(lanes.as_ptr())
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Element-wise activations, with derivatives written in terms of the *result*, so that the value before the activation
 //! need not be kept: `relu: y = max(x, 0)`, `dx = dy where y > 0`; `sigmoid: y = 1 / (1 + exp(-x))`, `dx = dy y (1 - y)`.
 
-mod cpu;
+pub(in crate::ops) mod cpu;
 pub(in crate::ops) mod cuda;
 pub mod naive;
 

@@ -16,26 +16,33 @@ use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_ch
 use crate::base::{Geom, Math, Shape, Ty, Val, Window};
 
 /// `y = act(conv(x, w) * scale + bias)`: ins `x` NHWC, `w`, then `scale` and `bias` (one value per output channel) as far
-/// as their fields say so. These three are filled by fusion alone, from the batch norm, bias and activation that follow; `math` is
-/// settled by the precision pass, in the gradient ops too.
+/// as their fields say so. The fields are filled by fusion alone, from the batch norm, bias and activation that follow, and the
+/// batch norm and activation before: with `pre`, the convolution reads `pre(x * pre_scale + pre_shift)` for `x`, and two vectors of
+/// one value per input channel are its last ins. Padding stays zero. `math` is settled by the precision pass, in the gradient ops too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2d {
     pub window: Window,
     pub scale: bool,
     pub bias: bool,
     pub act: Act,
+    pub pre: Option<Act>,
     pub math: Math,
 }
 
 impl Conv2d {
     /// The plain convolution, which models are written with.
     pub fn new(window: Window) -> Self {
-        Conv2d { window, scale: false, bias: false, act: Act::Linear, math: Math::Full }
+        Conv2d { window, scale: false, bias: false, act: Act::Linear, pre: None, math: Math::Full }
+    }
+
+    /// The place of `pre_scale` among the ins.
+    fn pre_at(&self) -> usize {
+        2 + usize::from(self.scale) + usize::from(self.bias)
     }
 
     /// Whether fusion has filled a field.
     pub fn is_fused(&self) -> bool {
-        self.scale || self.bias || self.act != Act::Linear
+        self.scale || self.bias || self.act != Act::Linear || self.pre.is_some()
     }
 }
 
@@ -76,12 +83,12 @@ impl Rule for Conv2d {
 
     fn formula(&self) -> String {
         let (scale, bias) = (if self.scale { " * scale" } else { "" }, if self.bias { " + bias" } else { "" });
-        let z = format!("conv(x, w){scale}{bias}");
+        let z = format!("conv({}, w){scale}{bias}", pre_formula(self.pre));
         if self.act == Act::Linear { format!("y = {z}") } else { format!("y = {}({z})", self.act) }
     }
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, 2 + usize::from(self.scale) + usize::from(self.bias))?;
+        arity(ins, self.pre_at() + 2 * usize::from(self.pre.is_some()))?;
         let [images, height, width, channels] = activation("input", ins[0])?;
         let [cin, cout] = filter(&self.window, ins[1])?;
         if channels != cin {
@@ -92,6 +99,7 @@ impl Rule for Conv2d {
         for ((what, _), &ty) in names.into_iter().filter(|n| n.1).zip(&ins[2..]) {
             per_channel(what, ty, cout)?;
         }
+        check_pre(&ins[self.pre_at()..], cin)?;
         let [h, w] = self.window.on(height, width)?.output;
         Ok(vec![ins[0].with([images, h, w, cout])])
     }
@@ -104,14 +112,15 @@ impl Rule for Conv2d {
         let (x, w, window) = (at.ins[0], at.ins[1], self.window);
         let [_, height, width, _] = e.ty(x).shape.four().expect("shape inference admits four axes here");
         let dx = at.wants[0].then(|| e.one(Conv2dDx { window, input: [height, width], math: self.math }, &[dy, w]));
-        let dw = at.wants[1].then(|| e.one(Conv2dDw { window, math: self.math }, &[x, dy]));
+        let dw = at.wants[1].then(|| e.one(Conv2dDw { math: self.math, ..Conv2dDw::new(window) }, &[x, dy]));
         Ok(vec![dx, dw])
     }
 
     fn flops(&self, ins: &[Ty], outs: &[Ty]) -> u64 {
         let (x, y) = (ins[0].shape, outs[0].shape);
         let channel_steps = usize::from(self.scale) + usize::from(self.bias) + usize::from(self.act != Act::Linear);
-        flops(&geometry(&self.window, x), x.dims()[0], x.cols() * y.cols()) + (channel_steps * y.len()) as u64
+        let multiply_adds = flops(&geometry(&self.window, x), x.dims()[0], x.cols() * y.cols());
+        multiply_adds + (channel_steps * y.len()) as u64 + pre_flops(self.pre, x)
     }
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
@@ -126,7 +135,7 @@ impl Rule for Conv2d {
         if self.act != Act::Linear {
             text = format!("{text} {}", self.act);
         }
-        text + word(self.math)
+        text + &pre_detail(self.pre) + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -147,18 +156,66 @@ impl Rule for Conv2d {
             })
             .collect();
         for (scale, bias) in [(false, false), (true, false), (false, true), (true, true)] {
-            for act in [Act::Linear, Act::Relu, Act::Sigmoid] {
+            for (act, cin) in [(Act::Linear, 3), (Act::Relu, 3), (Act::Sigmoid, 3), (Act::Relu, 18), (Act::Sigmoid, 18)] {
                 let op = Conv2d { scale, bias, act, ..Conv2d::new(Window::same(3, 1)) };
-                let mut ins = vec![Shape::from([2, 4, 5, 3]), Shape::from([3, 3, 3, 37])];
+                let mut ins = vec![Shape::from([2, 4, 5, cin]), Shape::from([3, 3, cin, 37])];
                 ins.extend(vec![Shape::from([37]); usize::from(scale) + usize::from(bias)]);
                 if op.is_fused() {
-                    cases.push(Case::of(format!("fused {}", op.detail()), op, ins).forward_only());
+                    cases.push(Case::of(format!("fused {}, {cin} channels", op.detail()), op, ins).forward_only());
                 }
             }
         }
-        cases
+        let deep = |(h, cin, cout): (usize, usize, usize)| {
+            let name = format!("3x3 of {cin} to {cout} channels on {h}x{h}");
+            Case::new(name, Conv2d::new(Window::same(3, 1)), &[[1, h, h, cin], [3, 3, cin, cout]]).forward_only()
+        };
+        let normalised = pre_shapes().map(|(act, window, images, [h, w], cin, cout)| {
+            let ([kh, kw], vector) = (window.kernel, Shape::from([cin]));
+            let ins = vec![[images, h, w, cin].into(), [kh, kw, cin, cout].into(), vector, vector];
+            Case::of(format!("of {act}, {window} on {images}x{h}x{w}, {cin} to {cout}"), Conv2d { pre: Some(act), ..Conv2d::new(window) }, ins)
+        });
+        cases.into_iter().chain(DEEP.map(deep)).chain(normalised.map(Case::forward_only)).collect()
     }
 }
+
+/// What a convolution reads for `x`.
+fn pre_formula(pre: Option<Act>) -> String {
+    match pre {
+        None => "x".into(),
+        Some(Act::Linear) => "x * pre_scale + pre_shift".into(),
+        Some(act) => format!("{act}(x * pre_scale + pre_shift)"),
+    }
+}
+
+fn pre_detail(pre: Option<Act>) -> String {
+    pre.map_or(String::new(), |act| format!(" of {act}"))
+}
+
+/// Checks the two vectors of `pre`, or that there are none.
+fn check_pre(ins: &[Ty], cin: usize) -> Result<(), String> {
+    ["input scale", "input shift"].into_iter().zip(ins).try_for_each(|(what, &ty)| per_channel(what, ty, cin))
+}
+
+fn pre_flops(pre: Option<Act>, x: Shape) -> u64 {
+    pre.map_or(0, |act| (2 + u64::from(act != Act::Linear)) * x.len() as u64)
+}
+
+/// Windows, images, pixels and channels of convolutions that normalise their input: every way in which kernels read it.
+fn pre_shapes() -> [(Act, Window, usize, [usize; 2], usize, usize); 8] {
+    [
+        (Act::Relu, Window::same(3, 1), 2, [9, 6], 33, 40),
+        (Act::Linear, Window::same(3, 1), 1, [6, 6], 16, 48),
+        (Act::Relu, Window::same(3, 1), 1, [5, 4], 33, 5),
+        (Act::Relu, Window::same(1, 1), 3, [5, 7], 48, 33),
+        (Act::Relu, Window::valid(3, 2), 2, [7, 9], 17, 20),
+        (Act::Relu, Window::padded(7, 2, 3), 1, [9, 10], 3, 5),
+        (Act::Sigmoid, Window::rect(1, 7), 1, [3, 9], 150, 5),
+        (Act::Sigmoid, Window::same(3, 1), 1, [8, 8], 18, 17),
+    ]
+}
+
+/// Pixels and channels of layers of the four networks, cut to few pixels and few channels on one side: their rounding errors.
+const DEEP: [(usize, usize, usize); 4] = [(8, 64, 64), (8, 128, 32), (4, 512, 32), (8, 448, 16)];
 
 /// Windows, images, input pixels and channels that every convolution op is tried on.
 fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
@@ -190,6 +247,13 @@ fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
         (Window::rect(1, 7), 1, [3, 9], 17, 5),
         (Window::rect(7, 1), 1, [9, 3], 5, 17),
         (Window::rect(1, 7), 1, [2, 4], 3, 3),
+        // Shapes for which a device may take an algorithm with fewer multiplications: tiles that are whole or stick out, channels
+        // that fill vectors or do not, padding on all sides, on two, on none.
+        (Window::same(3, 1), 2, [9, 6], 33, 40),
+        (Window::same(3, 1), 1, [6, 6], 16, 48),
+        (Window::same(3, 1), 3, [4, 4], 20, 16),
+        (Window::valid(3, 1), 2, [7, 10], 17, 32),
+        (Window { kernel: [3, 3], stride: [1, 1], padding: pads(2, 0, 0, 1) }, 1, [8, 5], 16, 19),
         (Window { kernel: [3, 1], stride: [1, 2], padding: pads(3, 0, 0, 2) }, 1, [4, 5], 3, 5),
         (Window { kernel: [2, 3], stride: [3, 1], padding: pads(0, 1, 2, 0) }, 2, [8, 5], 5, 3),
     ]
@@ -265,16 +329,26 @@ impl Rule for Conv2dDx {
             let name = format!("{window} to {images}x{}x{}, {cout} to {cin} channels", input[0], input[1]);
             Case::new(name, Conv2dDx { window, input, math: Math::Full }, &[[images, h, w, cout], [kh, kw, cin, cout]]).forward_only()
         };
-        shapes().into_iter().map(case).collect()
+        let deep = DEEP.map(|(h, cout, cin)| (Window::same(3, 1), 1, [h, h], cin, cout));
+        shapes().into_iter().chain(deep).map(case).collect()
     }
 }
 
 /// `dw = correlation(x, dy)`, the gradient of [`Conv2d`] by its kernel:
-/// `dw[i, j, k, c] = sum over n, o, p of x[n, o * stride + i - pad, p * stride + j - pad, k] * dy[n, o, p, c]`.
+/// `dw[i, j, k, c] = sum over n, o, p of x[n, o * stride + i - pad, p * stride + j - pad, k] * dy[n, o, p, c]`. With `pre`, which
+/// fusion fills, it reads `pre(x * pre_scale + pre_shift)` for `x`, from two more ins: what the forward pass did not keep.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2dDw {
     pub window: Window,
+    pub pre: Option<Act>,
     pub math: Math,
+}
+
+impl Conv2dDw {
+    /// The plain gradient.
+    pub fn new(window: Window) -> Self {
+        Conv2dDw { window, pre: None, math: Math::Full }
+    }
 }
 
 impl Rule for Conv2dDw {
@@ -282,15 +356,20 @@ impl Rule for Conv2dDw {
     const FORMULA: &'static str = "dw = correlation(x, dy)";
     const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
 
+    fn formula(&self) -> String {
+        format!("dw = correlation({}, dy)", pre_formula(self.pre))
+    }
+
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, 2)?;
+        arity(ins, 2 + 2 * usize::from(self.pre.is_some()))?;
         let [images, height, width, cin] = activation("input", ins[0])?;
         let [gradients, h, w, cout] = activation("gradient", ins[1])?;
         let [oh, ow] = self.window.on(height, width)?.output;
         if [gradients, h, w] != [images, oh, ow] {
             return Err(format!("gradient has {gradients}x{h}x{w} pixels, the window makes {images}x{oh}x{ow}"));
         }
-        same_type(ins)?;
+        same_type(&ins[..2])?;
+        check_pre(&ins[2..], cin)?;
         let [kh, kw] = self.window.kernel;
         Ok(vec![parameter_gradient(ins[0], [kh, kw, cin, cout])])
     }
@@ -301,7 +380,7 @@ impl Rule for Conv2dDw {
 
     fn flops(&self, ins: &[Ty], _: &[Ty]) -> u64 {
         let (x, dy) = (ins[0].shape, ins[1].shape);
-        flops(&geometry(&self.window, x), x.dims()[0], x.cols() * dy.cols())
+        flops(&geometry(&self.window, x), x.dims()[0], x.cols() * dy.cols()) + pre_flops(self.pre, x)
     }
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
@@ -309,11 +388,11 @@ impl Rule for Conv2dDw {
     }
 
     fn detail(&self) -> String {
-        self.window.to_string() + word(self.math)
+        self.window.to_string() + &pre_detail(self.pre) + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
-        &[2]
+        if self.pre.is_some() { &[4] } else { &[2] }
     }
 
     fn storage(&self, _: usize) -> Storage {
@@ -324,9 +403,16 @@ impl Rule for Conv2dDw {
         let case = |(window, images, [h, w], cin, cout): (Window, usize, [usize; 2], usize, usize)| {
             let [oh, ow] = window.on(h, w).expect("a case has a place").output;
             let name = format!("{window} on {images}x{h}x{w}, {cin} by {cout} channels");
-            Case::new(name, Conv2dDw { window, math: Math::Full }, &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
+            Case::new(name, Conv2dDw::new(window), &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
         };
-        shapes().into_iter().map(case).collect()
+        let deep = [(Window::same(3, 1), 4, [16, 16], 32, 16), (Window::same(3, 1), 1, [32, 28], 16, 16)];
+        let normalised = pre_shapes().map(|(act, window, images, [h, w], cin, cout)| {
+            let ([oh, ow], vector) = (window.on(h, w).expect("a case has a place").output, Shape::from([cin]));
+            let ins = vec![[images, h, w, cin].into(), [images, oh, ow, cout].into(), vector, vector];
+            let name = format!("of {act}, {window} on {images}x{h}x{w}, {cin} by {cout}");
+            Case::of(name, Conv2dDw { pre: Some(act), ..Conv2dDw::new(window) }, ins).forward_only()
+        });
+        shapes().into_iter().chain(deep).map(case).chain(normalised).collect()
     }
 }
 

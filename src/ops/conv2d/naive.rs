@@ -4,6 +4,7 @@ use crate::device::Call;
 use crate::device::naive::{Array, Naive};
 use crate::ops::Run;
 use crate::ops::activation::apply;
+use crate::ops::scale_shift::naive::normalised;
 
 /// Calls `visit([n, o, p], [n, a, b], [i, j])` for every output pixel, input pixel and tap that meet.
 fn each_tap(g: &Geom, images: usize, mut visit: impl FnMut([usize; 3], [usize; 3], [usize; 2])) {
@@ -24,7 +25,7 @@ fn each_tap(g: &Geom, images: usize, mut visit: impl FnMut([usize; 3], [usize; 3
 
 impl Run<Naive> for Conv2d {
     fn run(&self, call: &Call<'_, Naive>) {
-        let (x, w, mut y) = (call.input(0), call.input(1), Array::zeros(call.shape(0)));
+        let (x, w, mut y) = (normalised(call, self.pre, self.pre_at()), call.input(1), Array::zeros(call.shape(0)));
         let [_, _, cin, cout] = w.four();
         each_tap(&geometry(&self.window, x.shape), x.four()[0], |[n, o, p], [_, a, b], [i, j]| {
             for k in 0..cin {
@@ -61,7 +62,7 @@ impl Run<Naive> for Conv2dDx {
 
 impl Run<Naive> for Conv2dDw {
     fn run(&self, call: &Call<'_, Naive>) {
-        let (x, dy, mut dw) = (call.input(0), call.input(1), Array::zeros(call.shape(0)));
+        let (x, dy, mut dw) = (normalised(call, self.pre, 2), call.input(1), Array::zeros(call.shape(0)));
         let [_, _, cin, cout] = dw.four();
         each_tap(&geometry(&self.window, x.shape), x.four()[0], |[n, o, p], [_, a, b], [i, j]| {
             for k in 0..cin {

@@ -56,5 +56,5 @@ impl Run<Cpu> for DenseDw {
 }
 
 fn plan(cpu: &Cpu, x: Ty, dy: Ty) -> FilterGrad {
-    FilterGrad::new(cpu, Pass::flat(x.shape.rows()), x.shape.cols(), dy.shape.cols())
+    FilterGrad::new(cpu, Pass::flat(x.shape.rows()), x.shape.cols(), dy.shape.cols(), false)
 }

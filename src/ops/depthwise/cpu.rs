@@ -8,6 +8,7 @@ use crate::device::Call;
 use crate::device::cpu::simd::Vector;
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::Run;
+use crate::ops::scale_shift::cpu::{Coefficients, Prologue};
 use crate::ops::window::{Blocks, grain, prefetch, readers};
 use crate::simd;
 
@@ -34,11 +35,37 @@ impl Line {
         })
     }
 
+    /// Channels `c..c + n` of pixel `j`, normalised if they are to be; padding is zero whatever happens to pixels.
+    ///
+    /// # Safety
+    /// The row has the pixel, and `n` floats of it from `c` on; padding has two vectors.
+    #[inline(always)]
+    unsafe fn read<V: Vector>(self, j: usize, c: usize, n: usize, pre: Option<Coefficients>) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let x = V::take(self.at.add(j * self.step + c), n);
+            match pre {
+                Some(pre) if self.step > 0 => pre.apply(x, c, n),
+                _ => x,
+            }
+        }
+    }
+
     /// The same row seen from channel `c` on.
     #[inline(always)]
     fn from(self, c: usize) -> Self {
         if self.step == 0 { self } else { Line { at: self.at.wrapping_add(c), ..self } }
     }
+}
+
+/// A pixel's channels `c..c + n`, normalised if they are to be.
+///
+/// # Safety
+/// The coefficients have `c + n` floats.
+#[inline(always)]
+unsafe fn normalised<V: Vector>(x: V, c: usize, n: usize, pre: Option<Coefficients>) -> V {
+    // SAFETY: the caller's promise.
+    pre.map_or(x, |pre| unsafe { pre.apply(x, c, n) })
 }
 
 /// Whether the sliding loop serves this geometry, forward and backward.
@@ -57,6 +84,7 @@ fn slides(geom: &Geom) -> bool {
 #[allow(clippy::too_many_arguments)]
 unsafe fn slide<V: Vector, const M: usize>(
     lines: [Line; 3],
+    pre: Option<Coefficients>,
     w: *const f32,
     tap: usize,
     turned: bool,
@@ -77,7 +105,7 @@ unsafe fn slide<V: Vector, const M: usize>(
         let (mut left, mut here) = ([V::zero(); M], [V::zero(); M]);
         for j in 0..width {
             for m in 0..M {
-                let [a, b, c] = lines.map(|line| V::take(line.at.add(j * line.step + m * V::N), n));
+                let [a, b, c] = [lines[0].read::<V>(j, m * V::N, n, pre), lines[1].read::<V>(j, m * V::N, n, pre), lines[2].read::<V>(j, m * V::N, n, pre)];
                 left[m] = c.fma(k[8][m], b.fma(k[5][m], a.fma(k[2][m], left[m])));
                 here[m] = c.fma(k[7][m], b.fma(k[4][m], a.fma(k[1][m], here[m])));
                 let right = c.fma(k[6][m], b.fma(k[3][m], a.mul(k[0][m])));
@@ -99,28 +127,28 @@ simd! {
     /// One row of a 3x3 window: `y[j] (+)= sum of w[p,q] lines[p][j + q - 1]` for `width` pixels of `cols` channels. `w` is
     /// `[3,3,cols]`, turned by 180 degrees if `turned`.
     unsafe fn slide_row<V>(
-        lines: [Line; 3], w: *const f32, turned: bool, y: *mut f32, pitch: usize, width: usize, cols: usize, add: bool,
+        lines: [Line; 3], pre: Option<Coefficients>, w: *const f32, turned: bool, y: *mut f32, pitch: usize, width: usize, cols: usize, add: bool,
     ) {
         let mut c = 0;
         while c + 2 * V::N <= cols {
-            slide::<V, 2>(lines.map(|l| l.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, V::N, add);
+            slide::<V, 2>(lines.map(|l| l.from(c)), pre.map(|k| k.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, V::N, add);
             c += 2 * V::N;
         }
         while c + V::N <= cols {
-            slide::<V, 1>(lines.map(|l| l.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, V::N, add);
+            slide::<V, 1>(lines.map(|l| l.from(c)), pre.map(|k| k.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, V::N, add);
             c += V::N;
         }
         if c < cols {
-            slide::<V, 1>(lines.map(|l| l.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, cols - c, add);
+            slide::<V, 1>(lines.map(|l| l.from(c)), pre.map(|k| k.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, cols - c, add);
         }
     }
 
     /// One row of a kernel gradient of 3x3: `sums[p,q] += sum over j of lines[p][j + q - 1] dy[j]`, for `width` pixels of
     /// `cols` channels; `tap` floats lie between the taps of `sums`. Each row is summed for itself first.
-    unsafe fn slide_dw<V>(lines: [Line; 3], dy: *const f32, pitch: usize, width: usize, sums: *mut f32, tap: usize, cols: usize) {
+    unsafe fn slide_dw<V>(lines: [Line; 3], pre: Option<Coefficients>, dy: *const f32, pitch: usize, width: usize, sums: *mut f32, tap: usize, cols: usize) {
         for c in (0..cols).step_by(V::N) {
             let n = V::N.min(cols - c);
-            let lines = lines.map(|l| l.from(c));
+            let (lines, pre) = (lines.map(|l| l.from(c)), pre.map(|k| k.from(c)));
             let mut sum = [V::zero(); 9];
             let (mut before, mut here) = (V::zero(), V::take(dy.add(c), n));
             for j in 0..width {
@@ -128,7 +156,7 @@ simd! {
                 prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step));
                 prefetch(dy.wrapping_add((j + width) * pitch + c));
                 for p in 0..3 {
-                    let x = V::take(lines[p].at.add(j * lines[p].step), n);
+                    let x = lines[p].read::<V>(j, 0, n, pre);
                     sum[3 * p] = x.fma(after, sum[3 * p]);
                     sum[3 * p + 1] = x.fma(here, sum[3 * p + 1]);
                     sum[3 * p + 2] = x.fma(before, sum[3 * p + 2]);
@@ -142,7 +170,7 @@ simd! {
     }
 
     /// Row `i` of the output of any window over the image at `x`; `w` is `[kernel_h, kernel_w, cols]`.
-    unsafe fn window_row<V>(geom: &Geom, i: usize, x: *const f32, x_pitch: usize, w: *const f32, y: *mut f32, y_pitch: usize, cols: usize, add: bool) {
+    unsafe fn window_row<V>(geom: &Geom, i: usize, x: *const f32, x_pitch: usize, pre: Option<Coefficients>, w: *const f32, y: *mut f32, y_pitch: usize, cols: usize, add: bool) {
         for j in 0..geom.output[1] {
             for c in (0..cols).step_by(V::N) {
                 let n = V::N.min(cols - c);
@@ -151,7 +179,7 @@ simd! {
                     for q in geom.taps(1, j) {
                         let row = i * geom.stride[0] + p - geom.before(0);
                         let col = j * geom.stride[1] + q - geom.before(1);
-                        let pixel = V::take(x.add((row * geom.input[1] + col) * x_pitch + c), n);
+                        let pixel = normalised(V::take(x.add((row * geom.input[1] + col) * x_pitch + c), n), c, n, pre);
                         sum = pixel.fma(V::take(w.add((p * geom.kernel[1] + q) * cols + c), n), sum);
                     }
                 }
@@ -180,7 +208,7 @@ simd! {
     }
 
     /// The part of output row `i` in the kernel gradient of any window: adds to `sums`, whose taps are `tap` floats apart.
-    unsafe fn window_dw<V>(geom: &Geom, i: usize, x: *const f32, x_pitch: usize, dy: *const f32, dy_pitch: usize, sums: *mut f32, tap: usize, cols: usize) {
+    unsafe fn window_dw<V>(geom: &Geom, i: usize, x: *const f32, x_pitch: usize, pre: Option<Coefficients>, dy: *const f32, dy_pitch: usize, sums: *mut f32, tap: usize, cols: usize) {
         for p in geom.taps(0, i) {
             let row = i * geom.stride[0] + p - geom.before(0);
             for q in 0..geom.kernel[1] {
@@ -189,7 +217,7 @@ simd! {
                     let mut sum = V::zero();
                     for j in 0..geom.output[1] {
                         if let Some(col) = geom.source(1, j, q) {
-                            let pixel = V::take(x.add((row * geom.input[1] + col) * x_pitch + c), n);
+                            let pixel = normalised(V::take(x.add((row * geom.input[1] + col) * x_pitch + c), n), c, n, pre);
                             sum = pixel.fma(V::take(dy.add(j * dy_pitch + c), n), sum);
                         }
                     }
@@ -213,14 +241,14 @@ simd! {
 }
 
 /// The 3x3 window over images of `size` pixels.
-fn slide_images(cpu: &Cpu, x: Src, w: &[f32], turned: bool, y: Dst, size: [usize; 2]) {
+fn slide_images(cpu: &Cpu, x: Src, pre: Option<Prologue>, w: &[f32], turned: bool, y: Dst, size: [usize; 2]) {
     cpu.pool.ranges(y.rows / size[1], grain(size[1] * y.cols), |rows| {
         for r in rows {
             let lines = Line::around(x, size, r / size[0], r % size[0]);
             // SAFETY: the lines are rows of `x` or padding; row `r` of the images in `y` belongs to this thread.
             unsafe {
                 let to = y.ptr().add(r * size[1] * y.pitch);
-                slide_row(cpu.isa, lines, w.as_ptr(), turned, to, y.pitch, size[1], y.cols, y.adds());
+                slide_row(cpu.isa, lines, pre.map(|p| p.from(0)), w.as_ptr(), turned, to, y.pitch, size[1], y.cols, y.adds());
             }
         }
     });
@@ -229,10 +257,11 @@ fn slide_images(cpu: &Cpu, x: Src, w: &[f32], turned: bool, y: Dst, size: [usize
 impl Run<Cpu> for Depthwise {
     fn run(&self, call: &Call<'_, Cpu>) {
         let (cpu, x, w, y) = (call.device, call.src(0), call.src(1).flat(), call.dst(0));
+        let pre = Prologue::of(call, self.pre, 2);
         let [_, height, width, _] = call.ins[0].ty.shape.four().expect("an activation");
         let geom = geom(&self.window, height, width);
         if slides(&geom) {
-            return slide_images(cpu, x, w, false, y, geom.input);
+            return slide_images(cpu, x, pre, w, false, y, geom.input);
         }
         let [out_h, out_w] = geom.output;
         cpu.pool.ranges(y.rows / out_w, grain(out_w * y.cols), |rows| {
@@ -241,7 +270,7 @@ impl Run<Cpu> for Depthwise {
                 unsafe {
                     let from = x.ptr().add(r / out_h * height * width * x.pitch);
                     let to = y.ptr().add(r * out_w * y.pitch);
-                    window_row(cpu.isa, &geom, r % out_h, from, x.pitch, w.as_ptr(), to, y.pitch, y.cols, y.adds());
+                    window_row(cpu.isa, &geom, r % out_h, from, x.pitch, pre.map(|p| p.from(0)), w.as_ptr(), to, y.pitch, y.cols, y.adds());
                 }
             }
         });
@@ -253,7 +282,7 @@ impl Run<Cpu> for DepthwiseDx {
         let (cpu, dy, w, dx) = (call.device, call.src(0), call.src(1).flat(), call.dst(0));
         let geom = geom(&self.window, self.input[0], self.input[1]);
         if slides(&geom) {
-            return slide_images(cpu, dy, w, true, dx, geom.input);
+            return slide_images(cpu, dy, None, w, true, dx, geom.input);
         }
         let ([height, width], [out_h, out_w]) = (geom.input, geom.output);
         cpu.pool.ranges(dx.rows / width, grain(width * dx.cols), |rows| {
@@ -279,6 +308,7 @@ impl Run<Cpu> for DepthwiseDw {
         let [images, height, width, channels] = call.ins[0].ty.shape.four().expect("an activation");
         let geom = geom(&self.window, height, width);
         let (runs, taps, isa) = (images.min(RUNS), geom.taps_total(), cpu.isa);
+        let pre = Prologue::of(call, self.pre, 2);
         let blocks = Blocks::new(runs, channels, cpu.threads());
         cpu.pool.parts(blocks.parts(), |part, _| {
             let (run, block) = blocks.part(part);
@@ -287,16 +317,16 @@ impl Run<Cpu> for DepthwiseDw {
                 let (c, cols) = (block.start, block.len());
                 let sums = sums.ptr().add(run * taps * channels + c);
                 (0..taps).for_each(|t| std::ptr::write_bytes(sums.add(t * channels), 0, cols));
-                let each = images.div_ceil(runs);
+                let (each, pre) = (images.div_ceil(runs), pre.map(|p| p.from(c)));
                 for image in (run * each).min(images)..((run + 1) * each).min(images) {
                     let from = x.ptr().add(image * height * width * x.pitch + c);
                     for i in 0..geom.output[0] {
                         let dy_row = dy.ptr().add((image * geom.output[0] + i) * geom.output[1] * dy.pitch + c);
                         if slides(&geom) {
                             let lines = Line::around(x, geom.input, image, i).map(|l| l.from(c));
-                            slide_dw(isa, lines, dy_row, dy.pitch, width, sums, channels, cols);
+                            slide_dw(isa, lines, pre, dy_row, dy.pitch, width, sums, channels, cols);
                         } else {
-                            window_dw(isa, &geom, i, from, x.pitch, dy_row, dy.pitch, sums, channels, cols);
+                            window_dw(isa, &geom, i, from, x.pitch, pre, dy_row, dy.pitch, sums, channels, cols);
                         }
                     }
                 }

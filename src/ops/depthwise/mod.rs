@@ -12,13 +12,16 @@ mod naive;
 
 use super::conv2d::parameter_gradient;
 use super::window::{pixels, shaped};
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity};
+use super::activation::Act;
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel};
 use crate::base::{Geom, Padding, Shape, Ty, Val, Window};
 
 /// `y = x * w`, channel by channel: `[n,h,w,c]`, `[kernel_h,kernel_w,c,1]` to `[n,out_h,out_w,c]`.
+/// With `pre`, which fusion fills, it reads `pre(x * pre_scale + pre_shift)` for `x`, from two more ins; padding stays zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Depthwise {
     pub window: Window,
+    pub pre: Option<Act>,
 }
 
 /// The gradient of [`Depthwise`] by its input of `input` pixels, from `dy` and the kernel.
@@ -28,10 +31,25 @@ pub struct DepthwiseDx {
     pub input: [usize; 2],
 }
 
-/// The gradient of [`Depthwise`] by its kernel, from `x` and `dy`.
+/// The gradient of [`Depthwise`] by its kernel, from `x` and `dy`, with `pre` as there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DepthwiseDw {
     pub window: Window,
+    pub pre: Option<Act>,
+}
+
+/// Checks the two vectors of `pre`, if there are any, for `channels` channels.
+fn check_pre(ins: &[Ty], channels: usize) -> Result<(), String> {
+    ["input scale", "input shift"].into_iter().zip(ins).try_for_each(|(what, &ty)| per_channel(what, ty, channels))
+}
+
+fn pre_detail(window: &Window, pre: Option<Act>) -> String {
+    pre.map_or(window.to_string(), |act| format!("{window} of {act}"))
+}
+
+/// The operations of `pre` on an input.
+fn pre_flops(pre: Option<Act>, x: Shape) -> u64 {
+    pre.map_or(0, |act| (2 + u64::from(act != Act::Linear)) * x.len() as u64)
 }
 
 /// The shape of the kernel over `channels` channels.
@@ -56,7 +74,8 @@ impl Rule for Depthwise {
     const SOURCE: &'static str = "src/ops/depthwise/mod.rs";
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, 2)?;
+        arity(ins, 2 + 2 * usize::from(self.pre.is_some()))?;
+        check_pre(&ins[2..], ins[0].shape.cols())?;
         let [n, h, w, c] = pixels("input", ins[0])?;
         shaped("filter", ins[1], kernel_shape(&self.window, c))?;
         let [out_h, out_w] = self.window.on(h, w)?.output;
@@ -64,16 +83,19 @@ impl Rule for Depthwise {
     }
 
     fn vjp(&self, at: &Site, dys: &[Option<Val>], e: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
+        if self.pre.is_some() {
+            return Err("is fused; gradients are taken of plain rows, before fusion");
+        }
         let Some(dy) = dys[0] else { return Ok(vec![None; 2]) };
         let [_, h, w, _] = e.ty(at.ins[0]).shape.four().expect("an activation");
         let window = self.window;
         let dx = at.wants[0].then(|| e.one(DepthwiseDx { window, input: [h, w] }, &[dy, at.ins[1]]));
-        let dw = at.wants[1].then(|| e.one(DepthwiseDw { window }, &[at.ins[0], dy]));
+        let dw = at.wants[1].then(|| e.one(DepthwiseDw { window, pre: None }, &[at.ins[0], dy]));
         Ok(vec![dx, dw])
     }
 
     fn flops(&self, ins: &[Ty], _: &[Ty]) -> u64 {
-        multiply_adds(&self.window, ins[0].shape)
+        multiply_adds(&self.window, ins[0].shape) + pre_flops(self.pre, ins[0].shape)
     }
 
     fn terms(&self, _: &[Ty], _: &[Ty]) -> usize {
@@ -81,7 +103,7 @@ impl Rule for Depthwise {
     }
 
     fn detail(&self) -> String {
-        self.window.to_string()
+        pre_detail(&self.window, self.pre)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -95,9 +117,14 @@ impl Rule for Depthwise {
     fn cases() -> Vec<Case> {
         let case = |(window, x): (Window, [usize; 4])| {
             let ins = vec![x.into(), kernel_shape(&window, x[3])];
-            Case::of(format!("{window} on {}", Shape::from(x)), Depthwise { window }, ins)
+            Case::of(format!("{window} on {}", Shape::from(x)), Depthwise { window, pre: None }, ins)
         };
-        shapes().into_iter().map(case).collect()
+        let normalised = pre_shapes().map(|(act, window, x)| {
+            let vector = Shape::from([x[3]]);
+            let ins = vec![x.into(), kernel_shape(&window, x[3]), vector, vector];
+            Case::of(format!("of {act}, {window} on {}", Shape::from(x)), Depthwise { window, pre: Some(act) }, ins).forward_only()
+        });
+        shapes().into_iter().map(case).chain(normalised).collect()
     }
 }
 
@@ -155,7 +182,8 @@ impl Rule for DepthwiseDw {
     const SOURCE: &'static str = "src/ops/depthwise/mod.rs";
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, 2)?;
+        arity(ins, 2 + 2 * usize::from(self.pre.is_some()))?;
+        check_pre(&ins[2..], ins[0].shape.cols())?;
         let [n, h, w, c] = pixels("input", ins[0])?;
         let [out_h, out_w] = self.window.on(h, w)?.output;
         shaped("gradient", ins[1], [n, out_h, out_w, c])?;
@@ -167,7 +195,7 @@ impl Rule for DepthwiseDw {
     }
 
     fn flops(&self, ins: &[Ty], _: &[Ty]) -> u64 {
-        multiply_adds(&self.window, ins[0].shape)
+        multiply_adds(&self.window, ins[0].shape) + pre_flops(self.pre, ins[0].shape)
     }
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
@@ -175,11 +203,11 @@ impl Rule for DepthwiseDw {
     }
 
     fn detail(&self) -> String {
-        self.window.to_string()
+        pre_detail(&self.window, self.pre)
     }
 
     fn weights(&self) -> &'static [usize] {
-        &[2]
+        if self.pre.is_some() { &[4] } else { &[2] }
     }
 
     fn storage(&self, _: usize) -> Storage {
@@ -190,10 +218,25 @@ impl Rule for DepthwiseDw {
         let case = |(window, [n, h, w, c]): (Window, [usize; 4])| {
             let [out_h, out_w] = geom(&window, h, w).output;
             let ins = [[n, h, w, c], [n, out_h, out_w, c]];
-            Case::new(format!("{window} on {n}x{h}x{w}x{c}"), DepthwiseDw { window }, &ins).forward_only()
+            Case::new(format!("{window} on {n}x{h}x{w}x{c}"), DepthwiseDw { window, pre: None }, &ins).forward_only()
         };
-        shapes().into_iter().map(case).collect()
+        let normalised = pre_shapes().map(|(act, window, [n, h, w, c])| {
+            let ([out_h, out_w], vector) = (geom(&window, h, w).output, Shape::from([c]));
+            let ins = vec![[n, h, w, c].into(), [n, out_h, out_w, c].into(), vector, vector];
+            Case::of(format!("of {act}, {window} on {n}x{h}x{w}x{c}"), DepthwiseDw { window, pre: Some(act) }, ins).forward_only()
+        });
+        shapes().into_iter().map(case).chain(normalised).collect()
     }
+}
+
+/// Windows and inputs of ops that normalise their input: the fast window with every edge, and another.
+fn pre_shapes() -> [(Act, Window, [usize; 4]); 4] {
+    [
+        (Act::Relu, Window::same(3, 1), [2, 5, 6, 49]),
+        (Act::Linear, Window::same(3, 1), [1, 1, 7, 17]),
+        (Act::Relu, Window::same(3, 2), [1, 7, 6, 21]),
+        (Act::Sigmoid, Window::same(3, 1), [1, 4, 3, 5]),
+    ]
 }
 
 /// Windows and inputs that the three ops are tried on: the fast 3x3 with every kind of edge, then everything else.

@@ -3,6 +3,7 @@ use crate::base::Geom;
 use crate::device::Call;
 use crate::device::naive::{Array, Naive};
 use crate::ops::Run;
+use crate::ops::scale_shift::naive::normalised;
 
 /// Calls `meet(output, input, tap)`, flat indices all, for every output element and every tap of it on a real pixel.
 fn every_tap(geom: &Geom, images: usize, channels: usize, mut meet: impl FnMut(usize, usize, usize)) {
@@ -23,7 +24,7 @@ fn every_tap(geom: &Geom, images: usize, channels: usize, mut meet: impl FnMut(u
 
 impl Run<Naive> for Depthwise {
     fn run(&self, call: &Call<'_, Naive>) {
-        let (x, w) = (call.input(0), call.input(1));
+        let (x, w) = (normalised(call, self.pre, 2), call.input(1));
         let [images, height, width, channels] = x.four();
         let mut y = Array::zeros(call.shape(0));
         every_tap(&geom(&self.window, height, width), images, channels, |o, i, t| y[o] += x[i] * w[t]);
@@ -43,7 +44,7 @@ impl Run<Naive> for DepthwiseDx {
 
 impl Run<Naive> for DepthwiseDw {
     fn run(&self, call: &Call<'_, Naive>) {
-        let (x, dy) = (call.input(0), call.input(1));
+        let (x, dy) = (normalised(call, self.pre, 2), call.input(1));
         let [images, height, width, channels] = x.four();
         let mut dw = Array::zeros(call.shape(0));
         every_tap(&geom(&self.window, height, width), images, channels, |o, i, t| dw[t] += x[i] * dy[o]);

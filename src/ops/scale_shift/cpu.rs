@@ -9,14 +9,35 @@ use crate::device::cpu::simd::Vector;
 use crate::device::cpu::{Cpu, Src};
 use crate::ops::Run;
 use crate::ops::activation::Act;
+use crate::ops::activation::cpu::apply;
 use crate::simd;
 
 /// A matrix in a loop: its first element and its pitch.
 type Rows = (*const f32, usize);
 
+/// What an op with the field `pre` does to its input on the way in, as a call has it: the forward op.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct Prologue<'a> {
+    scale: Src<'a>,
+    shift: Src<'a>,
+    act: Act,
+}
+
+impl<'a> Prologue<'a> {
+    /// From inputs `at` and `at + 1` of a call, if there is an activation.
+    pub fn of(call: &Call<'a, Cpu>, pre: Option<Act>, at: usize) -> Option<Self> {
+        pre.map(|act| Prologue { scale: call.src(at), shift: call.src(at + 1), act })
+    }
+
+    /// From channel `c` on.
+    pub fn from(&self, c: usize) -> Coefficients {
+        Coefficients { scale: self.scale.ptr().wrapping_add(c), shift: self.shift.ptr().wrapping_add(c), act: self.act }
+    }
+}
+
 /// The vectors of the forward op, `C` floats each, and its activation.
 #[derive(Clone, Copy)]
-struct Coefficients {
+pub(in crate::ops) struct Coefficients {
     scale: *const f32,
     shift: *const f32,
     act: Act,
@@ -25,6 +46,22 @@ struct Coefficients {
 impl Coefficients {
     fn new(scale: Src, shift: Src, act: Act) -> Self {
         Coefficients { scale: scale.ptr(), shift: shift.ptr(), act }
+    }
+
+    /// The same from channel `c` on.
+    #[inline(always)]
+    pub fn from(self, c: usize) -> Self {
+        Coefficients { scale: self.scale.wrapping_add(c), shift: self.shift.wrapping_add(c), ..self }
+    }
+
+    /// act(x scale + shift) of the `n` channels from `c`.
+    ///
+    /// # Safety
+    /// The vectors have `c + n` floats.
+    #[inline(always)]
+    pub unsafe fn apply<V: Vector>(&self, x: V, c: usize, n: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { apply(self.act, self.z(x, c, n)) }
     }
 
     /// z = x scale + shift of the `n` channels from `c`.
@@ -43,23 +80,11 @@ impl Coefficients {
                 Act::Linear => dy,
                 Act::Relu => dy.where_positive(self.z(x, c, n)),
                 Act::Sigmoid => {
-                    let y = sigmoid(self.z(x, c, n));
+                    let y = apply(self.act, self.z(x, c, n));
                     dy.mul(y).mul(V::splat(1.0).sub(y))
                 }
             }
         }
-    }
-}
-
-/// 1 / (1 + exp(-z)), lane by lane.
-#[inline(always)]
-unsafe fn sigmoid<V: Vector>(z: V) -> V {
-    let mut lanes = [0f32; 16];
-    // SAFETY: no vector is wider than sixteen floats.
-    unsafe {
-        z.store(lanes.as_mut_ptr());
-        lanes[..V::N].iter_mut().for_each(|z| *z = 1.0 / (1.0 + (-*z).exp()));
-        V::load(lanes.as_ptr())
     }
 }
 
@@ -74,17 +99,11 @@ struct Stats {
 
 simd! {
     /// y (+)= act(x scale + shift) over `rows` x `cols`; `y` may be `x`.
-    unsafe fn forward<V>(x: Rows, k: Coefficients, y: (*mut f32, usize), rows: usize, cols: usize, add: bool) {
+    pub(in crate::ops) unsafe fn forward<V>(x: Rows, k: Coefficients, y: (*mut f32, usize), rows: usize, cols: usize, add: bool) {
         for r in 0..rows {
             for c in (0..cols).step_by(V::N) {
                 let n = V::N.min(cols - c);
-                let z = k.z(V::take(x.0.add(r * x.1 + c), n), c, n);
-                let y = y.0.add(r * y.1 + c);
-                match k.act {
-                    Act::Linear => z.put(y, n, add),
-                    Act::Relu => V::zero().max(z).put(y, n, add),
-                    Act::Sigmoid => sigmoid(z).put(y, n, add),
-                }
+                k.apply(V::take(x.0.add(r * x.1 + c), n), c, n).put(y.0.add(r * y.1 + c), n, add);
             }
         }
     }

@@ -7,9 +7,9 @@
 //! Two fields are filled by fusion alone, which runs after the gradient pass: `act` (an activation that followed), and
 //! `stats` (the gradient of [`ChannelStats`](super::ChannelStats) of the same x, which is added in the same pass over memory).
 
-mod cpu;
+pub(in crate::ops) mod cpu;
 pub(in crate::ops) mod cuda;
-mod naive;
+pub(in crate::ops) mod naive;
 
 use super::channel_stats::SHAPES;
 use super::activation::Act;

@@ -5,6 +5,18 @@ use crate::ops::activation::naive::{apply, slope};
 use crate::ops::Run;
 use crate::ops::activation::Act;
 
+/// Input 0 of an op that normalises it on the way in: act(x scale + shift), the vectors being inputs `at` and `at + 1`.
+pub(in crate::ops) fn normalised(call: &Call<'_, Naive>, act: Option<Act>, at: usize) -> Array {
+    let mut x = call.input(0);
+    let Some(act) = act else { return x };
+    let (scale, shift) = (call.input(at), call.input(at + 1));
+    for i in 0..x.data.len() {
+        let c = i % x.shape.cols();
+        x[i] = apply(act, x[i] * scale[c] + shift[c]);
+    }
+    x
+}
+
 impl Run<Naive> for ScaleShift {
     fn run(&self, call: &Call<'_, Naive>) {
         let (mut x, scale, shift) = (call.input(0), call.input(1), call.input(2));

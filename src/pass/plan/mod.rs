@@ -56,10 +56,9 @@ pub struct Step {
     pub outs: Vec<Operand>,
     /// Offset and bytes of working memory in [`Arena::Temps`].
     pub scratch: Option<(usize, usize)>,
-    /// Offset and bytes of packed weights in [`Arena::Derived`].
-    pub derived: Option<(usize, usize)>,
-    /// Whether the packed weights come from a parameter that this program trains.
-    pub trained: bool,
+    /// Packed weights: arena, offset and bytes. Those of weights that change with every run live in [`Arena::Temps`], no longer than
+    /// the step; those of constant weights stay in [`Arena::Derived`].
+    pub derived: Option<(Arena, usize, usize)>,
     pub layer: Arc<str>,
     pub phase: Phase,
     /// The row of the graph that the step carries out.
@@ -114,14 +113,17 @@ pub fn plan(graph: &Graph, needs: &Needs, options: Options) -> Result<Plan> {
         let (node, Some((op, ins))) = (&graph.nodes[row], work) else { continue };
         let types = |vals: &[Val]| vals.iter().map(|&v| graph.ty(v)).collect::<Vec<Ty>>();
         let (scratch, derived) = needs(op, &types(ins), &types(&node.outs));
-        let trained = ins.iter().any(|&v| graph.trainable(v));
-        let derived = (derived > 0).then(|| {
-            let offset = bytes[Arena::Derived.index()];
-            bytes[Arena::Derived.index()] = arena::align(offset + derived);
-            (offset, derived)
-        });
+        let packed = match derived {
+            0 => None,
+            _ if ins.iter().any(|&v| graph.trainable(v)) => Some((Arena::Temps, layout.add(derived, (row, row)), derived)),
+            _ => {
+                let offset = bytes[Arena::Derived.index()];
+                bytes[Arena::Derived.index()] = arena::align(offset + derived);
+                Some((Arena::Derived, offset, derived))
+            }
+        };
         let scratch = (scratch > 0).then(|| (layout.add(scratch, (row, row)), scratch));
-        steps.push((row, op, ins, scratch, derived, trained));
+        steps.push((row, op, ins, scratch, packed));
     }
     let (buffers, temps) = layout.pack();
     bytes[Arena::Temps.index()] = temps;
@@ -131,15 +133,14 @@ pub fn plan(graph: &Graph, needs: &Needs, options: Options) -> Result<Plan> {
         let place = places[v.index()].ok_or_else(|| Error::internal(format!("{v} has no place")).at(graph.name(v)))?;
         Ok(Operand { ty: graph.ty(v), place, write })
     };
-    let build = |(row, op, ins, scratch, derived, trained): (usize, &Op, &Vec<Val>, Option<(usize, usize)>, _, _)| {
+    let build = |(row, op, ins, scratch, packed): (usize, &Op, &Vec<Val>, Option<(usize, usize)>, Option<(Arena, usize, usize)>)| {
         let node = &graph.nodes[row];
         Ok(Step {
             op: op.clone(),
             ins: ins.iter().map(|&v| operand(v, Write::Set)).collect::<Result<_>>()?,
             outs: node.outs.iter().map(|&v| operand(v, aliases.writes[v.index()])).collect::<Result<_>>()?,
             scratch: scratch.map(|(buffer, bytes)| (buffers[buffer].offset, bytes)),
-            derived,
-            trained,
+            derived: packed.map(|(arena, at, bytes)| (arena, if arena == Arena::Temps { buffers[at].offset } else { at }, bytes)),
             layer: node.layer.clone(),
             phase: node.phase,
             row,

@@ -44,7 +44,8 @@ pub fn placed(graph: &Graph, plan: &Plan) -> Result<()> {
         for o in step.ins.iter().chain(&step.outs).filter(temps) {
             home(o.place.offset, extent(o)?)?;
         }
-        if let Some((offset, bytes)) = step.scratch {
+        let packed = step.derived.filter(|&(arena, ..)| arena == Arena::Temps).map(|(_, offset, bytes)| (offset, bytes));
+        for (offset, bytes) in step.scratch.into_iter().chain(packed) {
             home(offset, bytes)?;
         }
     }
@@ -227,6 +228,7 @@ mod tests {
         assert!(spoilt(|p| p.steps[1].ins[0].place.pitch = 1).is_err(), "rows that overlap");
         assert!(spoilt(|p| p.buffers.iter_mut().for_each(|b| b.life.1 = b.life.1.min(1))).is_err(), "lives that end too early");
         assert!(spoilt(|p| p.steps[0].scratch = Some((1 << 20, 64))).is_err(), "working memory outside");
+        assert!(spoilt(|p| p.steps[0].derived = Some((Arena::Temps, 1 << 20, 64))).is_err(), "packed weights outside");
     }
 
     #[test]

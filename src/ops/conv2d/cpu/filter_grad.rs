@@ -1,4 +1,4 @@
-use super::input::View;
+use super::input::{Input, View};
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
@@ -32,10 +32,12 @@ pub(in crate::ops) struct FilterGrad {
     /// Copies of the filter.
     copies: usize,
     threads: usize,
+    normalised: bool,
 }
 
 impl FilterGrad {
-    pub fn new(cpu: &Cpu, pass: Pass, cin: usize, cout: usize) -> Self {
+    /// `normalised`: whether the input is changed on the way in.
+    pub fn new(cpu: &Cpu, pass: Pass, cin: usize, cout: usize, normalised: bool) -> Self {
         let (tile, threads) = (Tile::of(cpu.isa), cpu.threads());
         let panels = cout.div_ceil(tile.width());
         let mut groups = [cin.div_ceil(CHANNELS), panels.div_ceil(PANELS)];
@@ -44,7 +46,7 @@ impl FilterGrad {
         if !shares_pixels && groups[0] * groups[1] < 8 * threads {
             groups[0] = groups[0].next_multiple_of(threads).min(cin.div_ceil(tile.rows));
         }
-        let mut plan = FilterGrad { tile, pass, cin, cout, blocks: Blocks::new(&pass, [1; 3]), groups, copies: 1, threads };
+        let mut plan = FilterGrad { tile, pass, cin, cout, blocks: Blocks::new(&pass, [1; 3]), groups, copies: 1, threads, normalised };
         plan.blocks = plan.cut();
         if shares_pixels {
             plan.blocks = plan.blocks.for_threads(threads);
@@ -56,6 +58,11 @@ impl FilterGrad {
     /// Few channels are copied without gaps and with the padding, so that the taps of a row count as channels.
     fn folds(&self) -> bool {
         self.cin < 16
+    }
+
+    /// Whether a thread copies its channels of `x`.
+    fn copies_x(&self) -> bool {
+        self.folds() || self.normalised
     }
 
     /// Floats of a pixel that a thread works on: of `x` and of `dy`.
@@ -81,10 +88,10 @@ impl FilterGrad {
         Blocks::new(pass, [1, rows.min((BLOCK / dy_row).max(1)), usize::MAX])
     }
 
-    /// Floats of one thread's two buffers: a copy of `x` where taps fold, and one of `dy` for panels not read in place.
+    /// Floats of one thread's two buffers: a copy of `x` where taps fold or it is normalised, and one of `dy` for panels not read in place.
     fn buffers(&self) -> [usize; 2] {
         let ([images, rows, cols], [x, dy]) = (self.blocks.largest(), self.widths());
-        let x = if self.folds() { images * self.pass.extent(0, rows) * self.pass.extent(1, cols) * x } else { 0 };
+        let x = if self.copies_x() { images * self.pass.extent(0, rows) * self.pass.extent(1, cols) * x } else { 0 };
         [x.next_multiple_of(16), (images * rows * cols * dy).next_multiple_of(16)]
     }
 
@@ -98,7 +105,8 @@ impl FilterGrad {
         self.threads * self.buffers().iter().sum::<usize>() + copies
     }
 
-    pub fn run(&self, cpu: &Cpu, x: Src, dy: Src, dw: Dst, scratch: Dst) {
+    pub fn run<'a>(&self, cpu: &Cpu, input: impl Into<Input<'a>>, dy: Src, dw: Dst, scratch: Dst) {
+        let input = input.into();
         let [x_floats, dy_floats] = self.buffers();
         let each = x_floats + dy_floats;
         let panels = self.cout.div_ceil(self.tile.width());
@@ -109,7 +117,7 @@ impl FilterGrad {
             let (x_buffer, dy_buffer) = unsafe { scratch.part(thread * each..(thread + 1) * each) }.split_at_mut(x_floats);
             let channels = share(self.cin, channel_groups, i % channel_groups);
             let panels = share(panels, panel_groups, i / channel_groups);
-            Sum { plan: self, cpu, x, dy, into, x_buffer, dy_buffer }.run(blocks, channels, panels, add);
+            Sum { plan: self, cpu, input, dy, into, x_buffer, dy_buffer }.run(blocks, channels, panels, add);
         };
         let units = channel_groups * panel_groups;
         if copies == 1 {
@@ -134,7 +142,7 @@ impl FilterGrad {
 struct Sum<'a> {
     plan: &'a FilterGrad,
     cpu: &'a Cpu,
-    x: Src<'a>,
+    input: Input<'a>,
     dy: Src<'a>,
     /// A whole filter `[taps, in, out]`.
     into: *mut f32,
@@ -147,9 +155,9 @@ impl Sum<'_> {
         let first = blocks.start;
         for i in blocks {
             let block = self.plan.blocks.get(i);
-            let x = match self.plan.folds() {
-                true => View::copied(&self.plan.pass, self.x, &block, self.x_buffer, self.plan.cin),
-                false => View::in_place(&self.plan.pass, self.x, &block),
+            let x = match self.plan.copies_x() {
+                true => self.copy_x(&block, &channels),
+                false => View::in_place(&self.plan.pass, self.input.x, &block),
             };
             for panel in panels.clone() {
                 if !self.in_place(panel) {
@@ -163,6 +171,14 @@ impl Sum<'_> {
                 }
             }
         }
+    }
+
+    /// Copies the group's channels of `x`, without gaps; the view counts channels as the matrix does.
+    fn copy_x(&mut self, block: &Block, channels: &Range<usize>) -> View {
+        let (cpu, pass) = (self.cpu, &self.plan.pass);
+        let input = Input { x: self.input.x.columns(channels.clone()), ..self.input };
+        let view = View::copied(cpu.isa, pass, input, channels.start, block, self.x_buffer, channels.len());
+        View { first: view.first.wrapping_sub(channels.start), ..view }
     }
 
     /// Whether a panel of `dy` is read where it lies: all its vectors are whole, and its pitch does not fill a few cache sets

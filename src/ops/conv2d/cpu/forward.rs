@@ -1,10 +1,10 @@
-use super::input::View;
+use super::input::{Input, View};
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
-use crate::device::cpu::view::put;
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
+use crate::ops::activation::cpu::apply;
 use crate::simd;
 use std::ops::Range;
 
@@ -58,18 +58,20 @@ pub(in crate::ops) fn convolve_scratch(cpu: &Cpu, pass: &Pass, channels: usize) 
 }
 
 /// Whether a pass reads its input where it lies: no row of results needs padding, and the pitch does not fill a few cache
-/// sets over and over.
-fn reads_in_place(pass: &Pass, x: Src) -> bool {
+/// sets over and over; nor is the input changed on the way in.
+fn reads_in_place(pass: &Pass, input: Input) -> bool {
+    let x = input.x;
     let aliases = x.pitch.is_multiple_of(256);
     let gaps = x.cols < 16 && x.pitch != x.cols;
-    pass.is_unpadded_in_width() && !aliases && !gaps
+    pass.is_unpadded_in_width() && !aliases && !gaps && input.pre.is_none()
 }
 
 /// Runs one pass: `y = finish(conv(x, w))` at the pixels the pass writes, `w` packed.
 ///
 /// A result is one sum over taps and channels in a fixed order, whatever tile, block and thread it falls to.
-pub(in crate::ops) fn convolve(cpu: &Cpu, pass: &Pass, x: Src, w: Src, y: Dst, finish: &Finish, scratch: Dst) {
-    let tile = Tile::of(cpu.isa);
+pub(in crate::ops) fn convolve<'a>(cpu: &Cpu, pass: &Pass, input: impl Into<Input<'a>>, w: Src, y: Dst, finish: &Finish, scratch: Dst) {
+    let (input, tile): (Input, Tile) = (input.into(), Tile::of(cpu.isa));
+    let x = input.x;
     let blocks = blocks(pass, x.cols, tile);
     let panels = y.cols.div_ceil(tile.width());
     // With few blocks, each is given to several threads, a share of the output channels to each.
@@ -80,9 +82,9 @@ pub(in crate::ops) fn convolve(cpu: &Cpu, pass: &Pass, x: Src, w: Src, y: Dst, f
         let start = thread * (buffer + sums);
         // SAFETY: each thread has its own part of the scratch memory.
         let (buffer, sums) = unsafe { scratch.part(start..start + buffer + sums) }.split_at_mut(buffer);
-        let view = match reads_in_place(pass, x) {
+        let view = match reads_in_place(pass, input) {
             true => View::in_place(pass, x, &block),
-            false => View::copied(pass, x, &block, buffer, buffer_pitch(x.cols)),
+            false => View::copied(cpu.isa, pass, input, 0, &block, buffer, buffer_pitch(x.cols)),
         };
         let strips = Strips { cpu, tile, pass, view, channels: x.cols, w, y, finish, sums };
         strips.run(&block, share(panels, groups, part % groups));
@@ -147,7 +149,7 @@ impl Strips<'_> {
             if !plain {
                 let vector = |v: Option<Src>| v.map_or(std::ptr::null(), |v| v.ptr().wrapping_add(columns.start));
                 let (scale, bias) = (vector(self.finish.scale), vector(self.finish.bias));
-                let (sums, add) = (self.sums.as_mut_ptr(), self.y.adds());
+                let (sums, add) = (self.sums.as_ptr(), self.y.adds());
                 finish(self.cpu.isa, sums, width, y, y_pixel, cols.len(), columns.len(), scale, bias, self.finish.act, add);
             }
         }
@@ -155,25 +157,15 @@ impl Strips<'_> {
 }
 
 simd! {
-    /// y (+)= act(sums * scale + bias) over `rows` x `cols`; `scale` and `bias` have `cols` floats or are null. The sums are lost.
-    unsafe fn finish<V>(sums: *mut f32, pitch: usize, y: *mut f32, y_pitch: usize, rows: usize, cols: usize, scale: *const f32, bias: *const f32, act: Act, add: bool) {
+    /// y (+)= act(sums * scale + bias) over `rows` x `cols`; `scale` and `bias` have `cols` floats or are null.
+    unsafe fn finish<V>(sums: *const f32, pitch: usize, y: *mut f32, y_pitch: usize, rows: usize, cols: usize, scale: *const f32, bias: *const f32, act: Act, add: bool) {
         for c in (0..cols).step_by(V::N) {
             let n = V::N.min(cols - c);
             let scale = if scale.is_null() { V::splat(1.0) } else { V::take(scale.add(c), n) };
             let bias = if bias.is_null() { V::zero() } else { V::take(bias.add(c), n) };
             for r in 0..rows {
                 let (from, to) = (sums.add(r * pitch + c), y.add(r * y_pitch + c));
-                let value = V::take(from, n).fma(scale, bias);
-                match act {
-                    Act::Linear => value.put(to, n, add),
-                    Act::Relu => V::zero().max(value).put(to, n, add),
-                    Act::Sigmoid => {
-                        value.put(from, n, false);
-                        for i in 0..n {
-                            put(to.add(i), 1.0 / (1.0 + (-*from.add(i)).exp()), add);
-                        }
-                    }
-                }
+                apply(act, V::take(from, n).fma(scale, bias)).put(to, n, add);
             }
         }
     }

@@ -3,7 +3,8 @@
 //! [`pass`] describes one dense walk over result pixels; [`forward`] runs it (a few padded rows of input per thread, [`input`], packed
 //! weights, register tiles); [`input_grad`] turns the input gradient into such passes over `dy` with the rotated filter;
 //! [`filter_grad`] sums products over pixels. [`pack`] lays weights out as the tiles read them. A matrix product is the
-//! pass over a single row of pixels, which is how 1x1 convolutions and dense layers run.
+//! pass over a single row of pixels, which is how 1x1 convolutions and dense layers run. [`winograd`] does 3x3 filters of stride 1 with
+//! fewer multiplications, all three directions, where the layer's shape makes it pay.
 
 mod filter_grad;
 mod forward;
@@ -11,79 +12,170 @@ mod input;
 mod input_grad;
 mod pack;
 mod pass;
+mod winograd;
 
 pub(in crate::ops) use filter_grad::FilterGrad;
 pub(in crate::ops) use forward::{Finish, convolve, convolve_scratch};
 pub(in crate::ops) use pack::{pack, pack_transposed, packed_floats};
 pub(in crate::ops) use pass::Pass;
 
+use input::Input;
+
 use super::{Conv2d, Conv2dDw, Conv2dDx, geometry};
+use winograd::{Size, Winograd, WinogradFilterGrad};
 use crate::base::Ty;
 use crate::device::Call;
 use crate::device::cpu::Cpu;
 use crate::ops::Run;
+use crate::ops::scale_shift::cpu::Prologue;
+
+/// How much more the algorithm chosen for a pass rounds than plain sums do.
+fn amplification(cpu: &Cpu, pass: &Pass, cin: usize, cout: usize) -> f64 {
+    Size::choose(cpu, pass, cin, cout).map_or(1.0, Size::amplification)
+}
+
+impl Conv2d {
+    fn pass(&self, ins: &[Ty]) -> Pass {
+        let x = ins[0].shape;
+        Pass::forward(&geometry(&self.window, x), x.dims()[0])
+    }
+
+    fn winograd(&self, cpu: &Cpu, ins: &[Ty]) -> Option<Winograd> {
+        let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
+        Size::choose(cpu, &pass, cin, cout).map(|size| Winograd::new(cpu, size, &pass, cin, cout))
+    }
+}
 
 impl Run<Cpu> for Conv2d {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
-        let x = ins[0].shape;
-        4 * convolve_scratch(cpu, &Pass::forward(&geometry(&self.window, x), x.dims()[0]), x.cols())
+        4 * match self.winograd(cpu, ins) {
+            Some(winograd) => winograd.scratch(),
+            None => convolve_scratch(cpu, &self.pass(ins), ins[0].shape.cols()),
+        }
     }
 
     fn derived(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
         let w = ins[1].shape;
-        4 * packed_floats(cpu, w.rows(), w.cols())
+        4 * match self.winograd(cpu, ins) {
+            Some(winograd) => winograd.filter_floats(),
+            None => packed_floats(cpu, w.rows(), w.cols()),
+        }
+    }
+
+    fn amplification(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> f64 {
+        amplification(cpu, &self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols())
     }
 
     fn prepare(&self, call: &Call<'_, Cpu>) {
-        pack(call.device, call.src(1), call.derived());
+        match self.winograd(call.device, &call.in_types()) {
+            Some(winograd) => winograd.prepare(call.device, call.src(1), call.derived()),
+            None => pack(call.device, call.src(1), call.derived()),
+        }
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {
-        let x = call.ins[0].ty.shape;
-        let pass = Pass::forward(&geometry(&self.window, x), x.dims()[0]);
+        let (cpu, ins) = (call.device, call.in_types());
         let finish = Finish {
             scale: self.scale.then(|| call.src(2)),
             bias: self.bias.then(|| call.src(2 + usize::from(self.scale))),
             act: self.act,
         };
-        convolve(call.device, &pass, call.src(0), call.derived().src(), call.dst(0), &finish, call.scratch());
+        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, self.pre_at()) };
+        let (w, y) = (call.derived().src(), call.dst(0));
+        match self.winograd(cpu, &ins) {
+            Some(winograd) => winograd.run(cpu, input, w, y, &finish, call.scratch()),
+            None => convolve(cpu, &self.pass(&ins), input, w, y, &finish, call.scratch()),
+        }
+    }
+}
+
+impl Conv2dDx {
+    /// The input gradient as one pass of Winograd's, where it is one: not for strides.
+    fn winograd(&self, cpu: &Cpu, ins: &[Ty]) -> Option<Winograd> {
+        let (images, depth, cols) = (ins[0].shape.dims()[0], ins[0].shape.cols(), ins[1].shape.dims()[2]);
+        let [phase] = &input_grad::phases(&self.geometry(), images)[..] else { return None };
+        Size::choose(cpu, &phase.pass, depth, cols).map(|size| Winograd::new(cpu, size, &phase.pass, depth, cols))
     }
 }
 
 impl Run<Cpu> for Conv2dDx {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
+        if let Some(winograd) = self.winograd(cpu, ins) {
+            return 4 * winograd.scratch();
+        }
         let dy = ins[0].shape;
         let phases = input_grad::phases(&self.geometry(), dy.dims()[0]);
         4 * phases.iter().map(|phase| convolve_scratch(cpu, &phase.pass, dy.cols())).max().unwrap_or(0)
     }
 
     fn derived(&self, cpu: &Cpu, ins: &[Ty], outs: &[Ty]) -> usize {
-        4 * packed_floats(cpu, self.geometry().taps_total() * ins[0].shape.cols(), outs[0].shape.cols())
+        4 * match self.winograd(cpu, ins) {
+            Some(winograd) => winograd.filter_floats(),
+            None => packed_floats(cpu, self.geometry().taps_total() * ins[0].shape.cols(), outs[0].shape.cols()),
+        }
+    }
+
+    fn amplification(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> f64 {
+        self.winograd(cpu, ins).map_or(1.0, |winograd| winograd.size().amplification())
     }
 
     fn prepare(&self, call: &Call<'_, Cpu>) {
-        input_grad::prepare(call, &self.geometry());
+        match self.winograd(call.device, &call.in_types()) {
+            Some(winograd) => winograd.prepare_transposed(call.device, call.src(1), call.derived()),
+            None => input_grad::prepare(call, &self.geometry()),
+        }
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {
-        input_grad::run(call, &self.geometry());
+        match self.winograd(call.device, &call.in_types()) {
+            Some(winograd) => {
+                let (dy, w, dx) = (call.src(0), call.derived().src(), call.dst(0));
+                winograd.run(call.device, dy.into(), w, dx, &Finish::NONE, call.scratch());
+            }
+            None => input_grad::run(call, &self.geometry()),
+        }
+    }
+}
+
+/// The two ways to a filter's gradient.
+enum FilterGradient {
+    Direct(FilterGrad),
+    Winograd(WinogradFilterGrad),
+}
+
+impl Conv2dDw {
+    fn pass(&self, ins: &[Ty]) -> Pass {
+        let x = ins[0].shape;
+        Pass::forward(&geometry(&self.window, x), x.dims()[0])
+    }
+
+    fn plan(&self, cpu: &Cpu, ins: &[Ty]) -> FilterGradient {
+        let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
+        match Size::choose(cpu, &pass, cin, cout) {
+            Some(size) => FilterGradient::Winograd(WinogradFilterGrad::new(cpu, size, &pass, cin, cout)),
+            None => FilterGradient::Direct(FilterGrad::new(cpu, pass, cin, cout, self.pre.is_some())),
+        }
     }
 }
 
 impl Run<Cpu> for Conv2dDw {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
-        4 * self.plan(cpu, ins).scratch()
+        4 * match self.plan(cpu, ins) {
+            FilterGradient::Direct(direct) => direct.scratch(),
+            FilterGradient::Winograd(winograd) => winograd.scratch(),
+        }
+    }
+
+    fn amplification(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> f64 {
+        amplification(cpu, &self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols())
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {
-        let ins = [call.ins[0].ty, call.ins[1].ty];
-        self.plan(call.device, &ins).run(call.device, call.src(0), call.src(1), call.dst(0), call.scratch());
-    }
-}
-
-impl Conv2dDw {
-    fn plan(&self, cpu: &Cpu, ins: &[Ty]) -> FilterGrad {
-        let (x, dy) = (ins[0].shape, ins[1].shape);
-        FilterGrad::new(cpu, Pass::forward(&geometry(&self.window, x), x.dims()[0]), x.cols(), dy.cols())
+        let (cpu, dy, dw, scratch) = (call.device, call.src(1), call.dst(0), call.scratch());
+        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, 2) };
+        match self.plan(cpu, &call.in_types()) {
+            FilterGradient::Direct(direct) => direct.run(cpu, input, dy, dw, scratch),
+            FilterGradient::Winograd(winograd) => winograd.run(cpu, input, dy, dw, scratch),
+        }
     }
 }

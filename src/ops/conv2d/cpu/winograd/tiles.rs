@@ -1,0 +1,125 @@
+use super::{Size, transform};
+use crate::device::cpu::{Isa, Pool, Src};
+use crate::ops::conv2d::cpu::input::Input;
+use crate::ops::conv2d::cpu::pass::Pass;
+
+/// The results of a pass as square tiles: row by row, image by image. Those at the lower and right edge may stick out.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    pub pass: Pass,
+    pub size: Size,
+    grid: [usize; 2],
+}
+
+/// One tile: its image and its first result.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub image: usize,
+    pub row: usize,
+    pub col: usize,
+}
+
+/// Pointers to the pixels of a tile, row by row; places that do not exist point to zeros.
+pub(super) type Pixels = [*const f32; 36];
+
+impl Tiles {
+    pub fn new(pass: Pass, size: Size) -> Self {
+        Tiles { pass, size, grid: pass.size.map(|s| s.div_ceil(size.results())) }
+    }
+
+    pub fn count(&self) -> usize {
+        self.pass.images * self.grid[0] * self.grid[1]
+    }
+
+    pub fn get(&self, i: usize) -> Tile {
+        let (m, [rows, cols]) = (self.size.results(), self.grid);
+        Tile { image: i / (rows * cols), row: i / cols % rows * m, col: i % cols * m }
+    }
+
+    /// The input pixels that a tile's results read.
+    pub fn sources(&self, x: Src, tile: Tile, zeros: *const f32) -> Pixels {
+        let first = [self.pass.source(0, tile.row, 0), self.pass.source(1, tile.col, 0)];
+        pixels(x, tile.image, self.pass.input, first, self.size.inputs(), zeros)
+    }
+
+    /// Whether all input pixels that a tile's results read exist.
+    pub fn is_inside(&self, tile: Tile) -> bool {
+        let inside = |axis: usize, at: usize| {
+            let first = self.pass.source(axis, at, 0);
+            first >= 0 && first + self.size.inputs() as isize <= self.pass.input[axis] as isize
+        };
+        inside(0, tile.row) && inside(1, tile.col)
+    }
+
+    /// The results of a tile in a matrix of results.
+    pub fn results(&self, dy: Src, tile: Tile, zeros: *const f32) -> Pixels {
+        pixels(dy, tile.image, self.pass.size, [tile.row as isize, tile.col as isize], self.size.results(), zeros)
+    }
+
+    /// Rows and columns of a tile's results that exist.
+    pub fn extent(&self, tile: Tile) -> [usize; 2] {
+        let m = self.size.results();
+        [(self.pass.size[0] - tile.row).min(m), (self.pass.size[1] - tile.col).min(m)]
+    }
+}
+
+fn pixels(x: Src, image: usize, [height, width]: [usize; 2], [top, left]: [isize; 2], side: usize, zeros: *const f32) -> Pixels {
+    let mut out = [zeros; 36];
+    for (i, row) in out.chunks_exact_mut(side).take(side).enumerate() {
+        let r = top + i as isize;
+        if !(0..height as isize).contains(&r) {
+            continue;
+        }
+        for (j, pixel) in row.iter_mut().enumerate() {
+            let c = left + j as isize;
+            if (0..width as isize).contains(&c) {
+                *pixel = x.ptr().wrapping_add(((image * height + r as usize) * width + c as usize) * x.pitch);
+            }
+        }
+    }
+    out
+}
+
+/// Transforms the inputs of tile `i` to rows of planes at `to`.
+///
+/// # Safety
+/// `zeros` has as many floats as the input has channels; the rows belong to the caller, whole vectors of them.
+pub(super) unsafe fn transform_input(isa: Isa, tiles: &Tiles, input: &Input, i: usize, zeros: *const f32, to: *mut f32, plane: usize) {
+    let (tile, x, size) = (tiles.get(i), input.x, tiles.size);
+    let from = tiles.sources(x, tile, zeros);
+    // SAFETY: the pixels lie in the matrix or are the zeros; the rest is the caller's promise.
+    unsafe {
+        match input.pre {
+            None => transform::input(isa, size, &from, x.cols, to, plane),
+            Some(pre) if tiles.is_inside(tile) => transform::input_inside(isa, size, &from, pre.from(0), x.cols, to, plane),
+            Some(pre) => transform::input_edge(isa, size, &from, pre.from(0), zeros, x.cols, to, plane),
+        }
+    }
+}
+
+/// Who shares the work on one block of tiles.
+#[derive(Clone, Copy)]
+pub(super) enum Team<'a> {
+    /// The thread that holds it: its buffers fit the thread's own caches.
+    Alone,
+    /// All threads, part by part: large filters are then read once for all.
+    All(&'a Pool),
+}
+
+impl Team<'_> {
+    /// Runs `body` for each of `parts` parts and waits for all.
+    pub fn each(self, parts: usize, body: impl Fn(usize) + Sync) {
+        match self {
+            Team::Alone => (0..parts).for_each(body),
+            Team::All(pool) => pool.parts(parts, |part, _| body(part)),
+        }
+    }
+
+    /// Into how many parts work is cut, so that it can be dealt out evenly.
+    pub fn shares(self) -> usize {
+        match self {
+            Team::Alone => 1,
+            Team::All(pool) => 4 * pool.threads(),
+        }
+    }
+}
