@@ -243,16 +243,19 @@ def inference(table, oracle, work, net, size, whole, ours, images, variants):
     for mode in ("backbone", "none"):
         if mode == "none":
             whole, ours = oracle.raw(whole, ours, images, size)
-        out = work / "forward.safetensors"
-        oracle.ask("forward", **{"model-file": whole, "images": images, "size": size, "batch": 8, "preprocess": mode, "out": out})
+        out, ask = work / "forward.safetensors", {"model-file": whole, "images": images, "size": size, "batch": 8, "preprocess": mode}
+        oracle.ask("forward", **ask, out=out, float64=True)
+        exact = load_file(out)["probabilities"]
+        oracle.ask("forward", **ask, out=out)
         with safe_open(out, "numpy") as f:
             meta, theirs = f.metadata(), f.get_tensor("probabilities")
         for flags in variants:
             answers = json.loads(defrost("predict", ours, images, "--preprocess", mode, "--json", *flags))
             answers = {os.path.relpath(a["path"], images): list(a["probabilities"].values()) for a in answers}
-            off = np.abs(np.array([answers[f] for f in json.loads(meta["files"])]) - theirs)
+            answers = np.array([answers[f] for f in json.loads(meta["files"])])
+            note = f"to Keras f64 {np.abs(answers - exact).max():.1e}, Keras f32 {np.abs(theirs - exact).max():.1e}"
             what = f"{size} px, --preprocess {mode}"
-            table.judge(title(net, flags, f"{what}: probabilities of {len(theirs)} PNG images"), off.max(), 1e-4)
+            table.judge(title(net, flags, f"{what}: probabilities of {len(theirs)} PNG images"), np.abs(answers - theirs).max(), 1e-4, note)
             scores = json.loads(defrost("evaluate", ours, images, "--subset", "all", "--preprocess", mode, "--json", *flags))
             for score in ("loss", "accuracy"):
                 table.judge(title(net, flags, f"{what}: evaluate, {score}"), abs(scores[score] - float(meta[score])), 1e-4)

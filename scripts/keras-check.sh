@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Defrost held against Keras, in tables that end with an exit code: numbers (keras-check.py), files read and files written.
 # usage: scripts/keras-check.sh [--full] [--only exact,f32,pixels,split,files] [--nets NET,..] [--flags "FLAG .."]..
-# --full is all of it, the better part of an hour on two cores; its output is kept in results/keras.
+# --full takes every rule through every network and larger images: the better part of an hour on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 oracle=../shared/oracle/keras_oracle.py data=../shared/data

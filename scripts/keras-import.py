@@ -81,6 +81,12 @@ def flat(base, hidden=None, units=len(CLASSES), act="softmax"):
     return keras.Model(base.inputs, layers.Dense(units, activation=act)(x))
 
 
+def shrink_head(model, fed):
+    """Features far from order one saturate the head, whose answers would then agree whatever is computed."""
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel / np.abs(keras.Model(model.inputs, model.layers[-2].output).predict(fed, verbose=0)).max(), bias])
+
+
 def nested(base, *before):
     size = base.inputs[0].shape[1]
     tail = [layers.GlobalAveragePooling2D(), layers.Dense(16, activation="relu"), layers.Dense(len(CLASSES)), layers.Softmax()]
@@ -185,6 +191,7 @@ def network(check, name):
     keras.utils.set_random_seed(3)
 
     model = flat(base)
+    shrink_head(model, fed)
     # Larger steps saturate VGG16, whose answers would then agree whatever is computed.
     model.compile(loss="categorical_crossentropy", optimizer=keras.optimizers.Adam(1e-5))
     model.train_on_batch(fed[:2], np.eye(3)[[0, 1]])
@@ -195,8 +202,7 @@ def network(check, name):
     os.rename(at("whole.keras"), at("really_keras.h5"))
     check.answers(name, "a .keras archive called .h5", at("really_keras.h5"), files, theirs)
     raw = flat(base)
-    kernel, bias = raw.layers[-1].get_weights()
-    raw.layers[-1].set_weights([kernel / np.abs(keras.Model(raw.inputs, raw.layers[-2].output).predict(pixels, verbose=0)).max(), bias])
+    shrink_head(raw, pixels)
     raw.save(at("raw.h5"))
     check.answers(name, "raw pixels, as in the article", at("raw.h5"), files, raw.predict(pixels, verbose=0), *names, *none)
     model.save_weights(at("flat.weights.h5"))
@@ -224,6 +230,7 @@ def network(check, name):
     check.refused(name, "the same without --hidden", at("hidden.weights.h5"), "--hidden 8:ACTIVATION")
 
     model = flat(base, units=1, act="sigmoid")
+    shrink_head(model, fed)
     model.save(at("binary.h5"))
     p = model.predict(fed, verbose=0)
     check.answers(name, "one sigmoid output", at("binary.h5"), files, np.hstack([1 - p, p]))
