@@ -3,12 +3,17 @@
 //! Such a step changes nothing (see [`Trainer::step`]), so it can be repeated row by row.
 
 use super::features::Fed;
+use super::inference::Inference;
 use super::settings::{PreprocessName, Settings};
 use super::setup::Setup;
 use super::trainer::{Part, StepResult, Trainer};
+use crate::data::batches::Batches;
+use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::exec::Session;
 use crate::ir::Phase;
 use crate::ops::Backend;
+use std::sync::Arc;
 
 /// A batch that a step was refused for.
 pub struct Refused {
@@ -62,5 +67,25 @@ impl<D: Backend> Trainer<D> {
         };
         let pass = if step.phase == Phase::Forward { "forward" } else { "backward" };
         Ok(format!("the {pass} pass of {} ({})", step.layer, step.op))
+    }
+}
+
+impl<D: Backend> Inference<D> {
+    /// The error of a frozen backbone whose features of image `index` are not finite: the weight or the layer where that begins.
+    ///
+    /// # Errors
+    /// When the image cannot be passed again.
+    pub fn blame(&mut self, session: &mut Session<D>, data: &Arc<Dataset>, index: usize) -> Result<Error> {
+        let image = Batches::new(data.clone(), vec![index], 1)?.next();
+        let program = self.program(session.device(), 1)?;
+        session.reserve(program)?;
+        session.set(program, "pixels", &image.expect("one index makes one batch").pixels[..])?;
+        let origin = match session.weights_not_finite(program) {
+            Some(weight) => weight.to_string(),
+            None => session.first_not_finite(program).map_or("the network".into(), |step| format!("{} ({})", step.layer, step.op)),
+        };
+        let what = format!("its features under the frozen backbone are not finite; that begins in {origin}");
+        let advice = "the weights are damaged, or were trained on images that were preprocessed otherwise: see --weights and --preprocess";
+        Ok(Error::input(what).at(&data.paths[index]).advise(advice))
     }
 }

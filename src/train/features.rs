@@ -24,7 +24,7 @@ impl Features {
     /// Passes all images of `data` through the backbone.
     ///
     /// # Errors
-    /// When memory is short.
+    /// When memory is short, or features are not finite: every step would fail on them, and none could say why.
     pub fn compute<D: Backend>(
         trainer: &mut Trainer<D>,
         data: &Arc<Dataset>,
@@ -36,7 +36,11 @@ impl Features {
         let mut tell = |done| listener.on(Event::Features { done, total }).and_then(|()| go_on(listener));
         let watch = Watch { go_on: &|| patient(listener), progress: &mut tell };
         let rows = trainer.inference.images(&mut trainer.session, "features", data, &all, settings.batch_size, watch)?;
-        Ok(Features { channels: rows.len() / total, rows })
+        let features = Features { channels: rows.len() / total, rows };
+        match features.rows.iter().position(|x| !x.is_finite()) {
+            None => Ok(features),
+            Some(at) => Err(trainer.inference.blame(&mut trainer.session, data, at / features.channels)?),
+        }
     }
 
     /// Those of some images, row by row.

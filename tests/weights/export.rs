@@ -1,7 +1,7 @@
 //! What `defrost export` writes, read back by the program's own reader. That Keras opens it is `scripts/keras_export_check.py`.
 
 use super::{Folder, hashed};
-use defrost::base::DType;
+use defrost::base::{DType, Shape};
 use defrost::models::export::keras_h5;
 use defrost::models::import::{Options, import};
 use defrost::models::{Backbone, Spec};
@@ -14,16 +14,18 @@ use std::path::Path;
 /// Writes a model of hashed weights, variances around one.
 pub fn write_model(path: &Path, spec: &Spec, classes: &[&str], dtype: DType) {
     let graph = spec.build().unwrap().graph;
-    let bytes = |name: &str, len: usize| -> Vec<u8> {
+    let bytes = |name: &str, shape: Shape| -> Vec<u8> {
         let offset = if name.ends_with("variance") { 1.5 } else { 0.0 };
-        let values = hashed(name, len).into_iter().map(|x| x + offset);
+        // Kernels by the root of their inputs, so that activations neither grow nor fade through a hundred layers.
+        let scale = if shape.rank() > 1 { (shape.rows() as f64).sqrt().recip() } else { 1.0 };
+        let values = hashed(name, shape.len()).into_iter().map(|x| x * scale + offset);
         match dtype {
             DType::F64 => values.flat_map(f64::to_le_bytes).collect(),
             _ => values.flat_map(|x| (x as f32).to_le_bytes()).collect(),
         }
     };
     let weights = graph.params.iter().chain(&graph.states).map(|&v| (graph.name(v).to_string(), graph.ty(v).shape));
-    let tensors: Vec<_> = weights.map(|(name, shape)| (bytes(&name, shape.len()), name, shape)).collect();
+    let tensors: Vec<_> = weights.map(|(name, shape)| (bytes(&name, shape), name, shape)).collect();
     let metadata = Metadata {
         backbone: spec.backbone.name().into(),
         classes: classes.iter().map(|c| c.to_string()).collect(),

@@ -354,4 +354,15 @@ fn training_without_weights_says_what_brings_them() {
     assert_eq!(code(&case.fetch(&case.serve(&[Manner::Good]), &[])), 0);
     let output = case.defrost(&train);
     assert!(code(&output) == 0 && text(&output).contains("backbone kept; a new head"), "{}", text(&output));
+
+    // A variance below zero makes every feature NaN: said before the first step, with the layer, and no epoch is trained.
+    let path = case.folder.at("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&(-1.0f32).to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let (weights, out) = (path.display().to_string(), case.folder.at("spoilt").display().to_string());
+    let args = [&train[..train.len() - 1], &[&out, "--weights", &weights]].concat();
+    let said = text(&case.defrost(&args));
+    assert!(said.contains("features under the frozen backbone are not finite; that begins in bn"), "{said}");
 }
