@@ -254,7 +254,7 @@ fn groups_widen_the_intervals_and_a_folder_holds_the_pictures() {
     assert_eq!(read("predictions.csv").lines().count(), 8);
     assert!(["confusion.svg", "reliability.svg"].iter().all(|name| read(name).starts_with("<svg")));
     let html = read("report.html");
-    assert!(html.contains("VGG16 on data") && html.contains("Grad-CAM at the layer <code>block5_conv3</code>"));
+    assert!(html.contains("VGG16 on data") && html.contains("Grad-CAM at the layer <code>block4_conv3</code>"));
     // Every mistake, and beside each image that is explained its heat maps: for the predicted and, if it is another, the true class.
     let wrong = record["worst"].as_array().unwrap().iter().filter(|w| w["class"] != w["predicted"]).count();
     let rights: usize = (0..3).filter(|&c| record["confusion"][c][c].as_u64().unwrap() > 0).count();

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 /// Reads every file on all cores: damaged, empty and oversized files, the same picture under two classes or on both sides
 /// of the split, near duplicates, tiny images, class counts. Nothing is changed. The exit code is 1 if files cannot be read.
 #[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
 #[command(after_help = "Examples:\n  defrost check photos\n  defrost check photos --split group --group-regex 'patient_(\\d+)' --json\n  \
                         defrost check photos --augment-preview seen.png --rotate 20")]
 pub struct Args {

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// must be fed is printed, and is in the file's attribute `defrost_input`; classes and settings are in `defrost`.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  defrost export runs/polyps/best.safetensors --to keras-h5 --out polyps.h5\n  \
-                        defrost export best.safetensors --to keras-h5 --with-preprocessing --out raw.h5")]
+                        defrost export m.safetensors --to keras-h5 --with-preprocessing --out raw.h5")]
 pub struct Args {
     /// The model file to export
     #[arg(value_name = "MODEL")]

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 /// Trains as `train` would with the same flags, while the rate grows by a constant factor from step to step, until the smoothed
 /// loss exceeds four times its lowest value. Nothing of that is kept: no run is begun, no model written.
 #[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
 #[command(after_help = "Examples:
   defrost lr-find photos --backbone densenet121 --input-size 128
   defrost lr-find --config runs/1/config.toml --from 1e-5 --to 1 --steps 60

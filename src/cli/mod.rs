@@ -62,7 +62,6 @@ Exit codes: 0 done, 1 done in part, 2 wrong input, 3 the machine could not,
 /// its kernels are part of the program.
 #[derive(Parser)]
 #[command(name = "defrost", version, max_term_width = 110, subcommand_required = true, arg_required_else_help = true, after_help = EXAMPLES)]
-#[command(allow_negative_numbers = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 /// Fine-tune a backbone on a folder of class folders
 #[derive(clap::Args)]
+#[command(allow_negative_numbers = true)]
 #[command(after_help = "Examples:
   defrost train photos --backbone densenet121 --out runs/1
   defrost train photos --backbone densenet121 --freeze all --out runs/2

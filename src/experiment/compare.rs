@@ -134,7 +134,10 @@ pub fn compare(
                 outcomes.push(outcome);
                 write(&outcomes, plans, out)?;
             }
-            Err(error) if error.kind() == Kind::Interrupted => return Err(error),
+            Err(error) if error.kind() == Kind::Interrupted => {
+                let error = Error::interrupted(error.what()).at(plan.folder());
+                return Err(error.advise("the same command goes on where it was stopped"));
+            }
             Err(error) => {
                 failed += 1;
                 tell(Stage::Failed(plan, &error));

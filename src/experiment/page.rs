@@ -44,7 +44,7 @@ pub fn page(title: &str, svg: &str, outcomes: &[Outcome]) -> String {
             }
         }
         main {
-            (drawing(svg, "Bars of the best validation accuracy and curves of validation accuracy by epoch, frozen and unfrozen"))
+            (wide("Figure", &drawing(svg, "Bars of the best validation accuracy and curves of it by epoch, frozen and unfrozen")))
             (wide("Runs", &table))
             p class="soft" {
                 "Whiskers are Wilson's 95% intervals for that many validation images. The epoch was chosen by the same images, so all of "

@@ -126,6 +126,7 @@ fn curves(svg: &mut Svg, left: f64, tall: f64, groups: &[(&str, Vec<&Trained>)])
         svg.text([x(epoch), TOP + tall + 20.0], 13.0, Anchor::Middle, GREY, &epoch.to_string());
     }
     svg.text([left + CURVES / 2.0, TOP + tall + 42.0], 13.0, Anchor::Middle, INK, "epoch");
+    let mut placed: Vec<[f64; 2]> = Vec::new();
     for run in all() {
         let points: Vec<[f64; 2]> = run.history.iter().map(|&(e, v)| [x(e), y(v)]).collect();
         svg.curve(&points, colour(run), run.freeze == "frozen");
@@ -134,9 +135,20 @@ fn curves(svg: &mut Svg, left: f64, tall: f64, groups: &[(&str, Vec<&Trained>)])
         svg.dot([px, py], 4.0, colour(run), &title);
         if groups.len() > 1 {
             let (anchor, dx) = if px > left + CURVES * 0.6 { (Anchor::End, -8.0) } else { (Anchor::Start, 8.0) };
-            svg.text([px + dx, py - 7.0], 11.0, anchor, colour(run), &run.backbone);
+            let line = free_line(&placed, [px, py]);
+            placed.push([px, line]);
+            svg.text([px + dx, line], 11.0, anchor, colour(run), &run.backbone);
         }
     }
+}
+
+/// The base line of a name at a point: above it, or else the nearest line below or above on which no other name stands.
+fn free_line(placed: &[[f64; 2]], [x, y]: [f64; 2]) -> f64 {
+    const LINE: f64 = 13.0;
+    const WIDEST: f64 = 80.0;
+    let free = |line: &f64| placed.iter().all(|p| (p[0] - x).abs() > WIDEST || (p[1] - line).abs() >= LINE - 0.5);
+    let mut lines = (0..8).flat_map(|n| [y - 7.0 - LINE * f64::from(n), y + 15.0 + LINE * f64::from(n)]);
+    lines.find(free).unwrap_or(y - 7.0)
 }
 
 /// Wilson's 95% interval of a share of `n`.
@@ -166,6 +178,16 @@ mod tests {
         let [low, high] = wilson(0.87, 100);
         assert!((low - 0.790_196).abs() < 1e-5 && (high - 0.922_428).abs() < 1e-5, "{low} {high}");
         assert_eq!(wilson(1.0, 0)[1], 1.0);
+    }
+
+    #[test]
+    fn names_at_one_point_stand_on_lines_of_their_own() {
+        let mut placed = Vec::new();
+        for expected in [93.0, 115.0, 80.0, 128.0] {
+            assert_eq!(free_line(&placed, [50.0, 100.0]), expected);
+            placed.push([50.0, expected]);
+        }
+        assert_eq!(free_line(&placed, [200.0, 100.0]), 93.0);
     }
 
     #[test]

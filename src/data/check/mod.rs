@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);
         let said = report.sentences();
         for part in [
-            "1 images lie outside the class folders",
+            "1 image lies outside the class folders",
             "1 image that cannot be read, left out (first: b/4.jpg)",
             "1 picture under more than one class (first: a/3.png, a/4.png, b/1.png)",
             "1 group on both sides of the split, which flatters validation (first: z)",
