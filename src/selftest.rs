@@ -13,13 +13,14 @@ mod draw;
 mod equal;
 mod faults;
 mod gradient;
+mod image;
 mod network;
 mod run;
 
 use crate::device::cpu::{Cpu, Isa};
 use crate::error::Result;
 use crate::ops::{Case, Op};
-use run::{Fault, Layout, Mode};
+use run::{Fault, How, Mode};
 use serde::Serialize;
 
 /// The largest relative error between a gradient and finite differences: with steps of 1e-5 on data of order one, the
@@ -101,8 +102,8 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
     for (i, case) in cases.iter().enumerate() {
         rows.extend(gradient::check(case, GRADIENT_BUDGET, 1.0)?);
         for cpu in &cpus {
-            rows.extend(run::check(case, cpu, &[Layout::Odd], Fault::None)?);
-            rows.extend(equal::check(case, cpu)?);
+            rows.extend(run::check(case, cpu, How::PLAIN, Fault::None)?);
+            rows.extend(equal::check(case, cpu, How::PLAIN)?);
         }
         progress(i + 1, cases.len());
     }
@@ -115,7 +116,7 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
         for fault in Fault::PLANTED {
             let Some(cpu) = cpus.first() else { continue };
             planted += 1;
-            caught += usize::from(run::check(case, cpu, &[Layout::Odd], fault)?.iter().any(|row| !row.passed()));
+            caught += usize::from(run::check(case, cpu, How::PLAIN, fault)?.iter().any(|row| !row.passed()));
         }
     }
     let passed = rows.iter().filter(|r| r.passed()).count();

@@ -21,6 +21,20 @@ impl DType {
         }
     }
 
+    /// The type that sums over many elements of this type are kept in: statistics, gradients of parameters, pooled features.
+    pub fn summed(self) -> DType {
+        if self == DType::Bf16 { DType::F32 } else { self }
+    }
+
+    /// `x` rounded to this type.
+    pub fn round(self, x: f64) -> f64 {
+        match self {
+            DType::F64 => x,
+            DType::F32 => f64::from(x as f32),
+            DType::Bf16 => half::bf16::from_f64(x).to_f64(),
+        }
+    }
+
     /// The unit roundoff: the largest relative error of rounding a number to this type.
     pub fn roundoff(self) -> f64 {
         match self {

@@ -5,10 +5,12 @@
 
 mod dtype;
 mod geom;
+mod precision;
 mod shape;
 
 pub use dtype::{DType, Math};
 pub use geom::{Geom, Padding, Window};
+pub use precision::Precision;
 pub use shape::Shape;
 
 use std::fmt;

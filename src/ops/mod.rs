@@ -7,7 +7,7 @@
 
 mod window;
 
-use crate::base::{Shape, Ty, Val};
+use crate::base::{Math, Shape, Ty, Val};
 use crate::device::cpu::Cpu;
 use crate::device::cuda::Cuda;
 use crate::device::naive::Naive;
@@ -62,6 +62,12 @@ pub trait Rule: Clone + PartialEq + Debug + Into<Op> {
         &[]
     }
 
+    /// What a half-precision policy stores input `input` in.
+    fn storage(&self, input: usize) -> Storage {
+        let _ = input;
+        Storage::Float
+    }
+
     /// The shapes the op must be right on.
     fn cases() -> Vec<Case>;
 
@@ -69,6 +75,17 @@ pub trait Rule: Clone + PartialEq + Debug + Into<Op> {
     fn detail(&self) -> String {
         String::new()
     }
+}
+
+/// What a half-precision policy stores an input of an op in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// f32: weights that multiply channel by channel, statistics, coefficients, features, the loss.
+    Float,
+    /// bf16, if it has pixels: activations, their gradients, filters.
+    Half,
+    /// Whatever it is in already; all such inputs of a row in one type.
+    Alike,
 }
 
 /// How an op runs on a device.
@@ -202,6 +219,14 @@ pub fn per_channel(what: &str, ty: Ty, channels: usize) -> Result<(), String> {
     Err(format!("{what} has shape {}, expects one value for each of {channels} channels", ty.shape))
 }
 
+/// Checks that inputs are of one number type.
+pub fn same_type(ins: &[Ty]) -> Result<(), String> {
+    match ins.iter().find(|ty| ty.dtype != ins[0].dtype) {
+        Some(ty) => Err(format!("has inputs of {} and of {}", ins[0].dtype, ty.dtype)),
+        None => Ok(()),
+    }
+}
+
 /// Checks that an input has the shape of another.
 pub fn same_shape(what: &str, ty: Ty, other: &str, like: Ty) -> Result<(), String> {
     if ty.shape == like.shape { Ok(()) } else { Err(format!("{what} has shape {}, expects {} as {other}", ty.shape, like.shape)) }
@@ -245,6 +270,8 @@ macro_rules! ops {
             pub fn in_place(&self, out: usize) -> Option<usize> { each!(self, op => op.in_place(out)) }
             /// See [`Rule::weights`].
             pub fn weights(&self) -> &'static [usize] { each!(self, op => op.weights()) }
+            /// See [`Rule::storage`].
+            pub fn storage(&self, input: usize) -> Storage { each!(self, op => op.storage(input)) }
             /// See [`Rule::detail`].
             pub fn detail(&self) -> String { each!(self, op => op.detail()) }
             /// The cases of every op in the list.
@@ -293,6 +320,30 @@ macro_rules! ops {
     };
 }
 
+impl Op {
+    /// In which arithmetic a convolution multiplies operands of f32.
+    pub fn math(&self) -> Option<Math> {
+        match self {
+            Op::Conv2d(op) => Some(op.math),
+            Op::Conv2dDx(op) => Some(op.math),
+            Op::Conv2dDw(op) => Some(op.math),
+            _ => None,
+        }
+    }
+
+    /// Has a convolution multiply in another arithmetic; whether it is one.
+    pub fn multiply_in(&mut self, math: Math) -> bool {
+        let field = match self {
+            Op::Conv2d(op) => &mut op.math,
+            Op::Conv2dDx(op) => &mut op.math,
+            Op::Conv2dDw(op) => &mut op.math,
+            _ => return false,
+        };
+        *field = math;
+        true
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
@@ -317,6 +368,7 @@ ops! {
     avg_pool::{ AvgPool, AvgPoolDx },
     global_avg_pool::{ GlobalAvgPool, GlobalAvgPoolDx },
     add::{ Add },
+    cast::{ Cast, WeightCast },
     concat::{ Concat, Columns, PadColumns },
     softmax::{ Softmax, SoftmaxDx },
     cross_entropy::{ CrossEntropy, CrossEntropyDx },

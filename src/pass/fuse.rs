@@ -14,7 +14,7 @@ use crate::base::Val;
 use crate::error::Result;
 use crate::ir::{Graph, Node, Role, check};
 use crate::ops::activation::Act;
-use crate::ops::{Activation, Add, ChannelStatsDx, Op, ScaleShift, ScaleShiftDx, ScaleShiftSums};
+use crate::ops::{Activation, Add, Op, ScaleShift, ScaleShiftDx, ScaleShiftSums};
 
 /// Which rules run; all of them unless a test says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +218,7 @@ impl Fuser {
                     self.maker(v).filter(|(_, n)| accept(&n.op) && self.only_reader(v, row)).map(|(r, n)| (v, r, n.ins.clone()))
                 })
             };
-            let stats = made_by(|op| matches!(op, Op::ChannelStatsDx(ChannelStatsDx)));
+            let stats = made_by(|op| matches!(op, Op::ChannelStatsDx(_)));
             let affine = made_by(|op| matches!(op, Op::ScaleShiftDx(ScaleShiftDx { stats: false, .. })));
             let (Some((stats_out, stats_row, stats_ins)), Some((affine_out, affine_row, affine_ins))) = (stats, affine) else { continue };
             if stats_ins[0] != affine_ins[1] {

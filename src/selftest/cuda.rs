@@ -1,7 +1,8 @@
 //! The op table on CUDA kernels.
 
-use super::run::{self, Fault, Layout};
+use super::run::{self, Fault, How, Layout};
 use super::{Report, Row, equal, faults, network};
+use crate::base::Precision;
 use crate::device::Device;
 use crate::device::cpu::Cpu;
 use crate::device::cuda::emulated::{Manner, object, open};
@@ -11,8 +12,20 @@ use crate::ops::{Case, Op};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-/// With wide accesses and without.
-const LAYOUTS: [Layout; 2] = [Layout::Odd, Layout::Aligned];
+/// Every precision, with wide accesses and without.
+const WAYS: [How; 6] = {
+    const fn how(precision: Precision, layout: Layout) -> How {
+        How { precision, layout }
+    }
+    [
+        how(Precision::F32, Layout::Odd),
+        how(Precision::F32, Layout::Aligned),
+        how(Precision::Tf32, Layout::Odd),
+        how(Precision::Tf32, Layout::Aligned),
+        how(Precision::Bf16, Layout::Odd),
+        how(Precision::Bf16, Layout::Aligned),
+    ]
+};
 
 /// Runs cases on the emulated driver, on all cores.
 pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
@@ -21,9 +34,12 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
     }
     let check = |case: &Case, devices: &[Cuda; 2]| {
         let [checked, fast] = devices;
-        let mut rows = run::check(case, checked, &LAYOUTS, Fault::None)?;
-        rows.extend(run::check(case, fast, &LAYOUTS, Fault::None)?);
-        rows.extend(equal::check(case, fast)?);
+        let mut rows = Vec::new();
+        for how in WAYS {
+            rows.extend(run::check(case, checked, how, Fault::None)?);
+            rows.extend(run::check(case, fast, how, Fault::None)?);
+            rows.extend(equal::check(case, fast, how)?);
+        }
         Ok(rows)
     };
     let rows = each(cases, progress, &check)?;
@@ -38,8 +54,10 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
 pub fn gpu(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
     let (device, mut rows) = network::check(gpu::open(0)?, Cpu::new(0)?)?;
     for (i, case) in cases.iter().enumerate() {
-        rows.extend(run::check(case, &device, &LAYOUTS, Fault::None)?);
-        rows.extend(equal::check(case, &device)?);
+        for how in WAYS {
+            rows.extend(run::check(case, &device, how, Fault::None)?);
+            rows.extend(equal::check(case, &device, how)?);
+        }
         progress(i + 1, cases.len());
     }
     Ok(report(device.describe(), rows))
@@ -54,7 +72,7 @@ fn report(device: String, rows: Vec<Row>) -> Report {
         passed,
         failed: rows.into_iter().filter(|r| !r.passed()).collect(),
         ops: Op::names(),
-        dtypes: vec!["f32".into()],
+        dtypes: ["f32", "tf32", "bf16"].map(String::from).into(),
         faults_planted: 0,
         faults_caught: 0,
         worst,

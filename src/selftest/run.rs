@@ -1,12 +1,18 @@
 //! One op on a device against the specification, operands laid out to show a stray access.
+//!
+//! Under a half-precision policy operands have the types that the precision pass gives them, and the specification computes on
+//! the same rounded numbers: what is compared is the arithmetic, not the rounding of data.
+
+pub use super::image::Layout;
 
 use super::draw::{Random, inputs};
+use super::image::Image;
 use super::{MODES, Row, title};
-use crate::base::{DType, Ty};
+use crate::base::{DType, Math, Precision, Ty};
 use crate::device::naive::{Array, Naive};
-use crate::device::{Arena, Arenas, Call, Device, Operand, Place, Write};
-use crate::error::Result;
-use crate::ops::{Backend, Case, Op};
+use crate::device::{Arena, Arenas, Call, Operand, Write};
+use crate::error::{Error, Result};
+use crate::ops::{Backend, Case, Fill, Op, Storage};
 
 /// How results meet their destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,138 +40,130 @@ impl Fault {
     pub const PLANTED: [Fault; 3] = [Fault::Inexact, Fault::Unwritten, Fault::Stray];
 }
 
-/// How operands lie in memory.
+/// In which types an op is tried, and how its operands lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// Odd gaps around operands and between rows: no row is aligned for a wide access.
-    Odd,
-    /// Gaps of 16 bytes, every operand and every row at a multiple of them: kernels take their wide accesses where they have any.
-    Aligned,
+pub struct How {
+    pub precision: Precision,
+    pub layout: Layout,
 }
 
-impl Layout {
-    /// Elements of `size` bytes between rows and around operands.
-    fn gap(self, size: usize) -> usize {
-        match self {
-            Layout::Odd => 3,
-            Layout::Aligned => 16 / size,
+impl How {
+    /// The plainest: f32 without alignment.
+    pub const PLAIN: How = How { precision: Precision::F32, layout: Layout::Odd };
+}
+
+/// An op as a policy has it, with the types of its operands.
+pub struct Typed {
+    pub op: Op,
+    pub ins: Vec<Ty>,
+    pub outs: Vec<Ty>,
+}
+
+impl Typed {
+    /// `None` where the policy changes nothing: then f32 has been tried.
+    pub fn of(op: &Op, ins: &[Array], precision: Precision) -> Result<Option<Self>> {
+        let mut op = op.clone();
+        let float = precision.float();
+        let plain: Vec<Ty> = ins.iter().map(|a| Ty { shape: a.shape, dtype: float }).collect();
+        let differs = match precision {
+            Precision::F64 | Precision::F32 => true,
+            Precision::Tf32 => op.multiply_in(Math::Tf32),
+            Precision::Bf16 => (0..ins.len()).any(|i| half(&op, i, plain[i])) || op.infer(&plain).is_ok_and(|outs| outs.iter().any(|o| o.dtype == DType::Bf16)),
+        };
+        if !differs {
+            return Ok(None);
         }
+        let typed = |(i, &ty): (usize, &Ty)| if precision == Precision::Bf16 && half(&op, i, ty) { Ty { dtype: DType::Bf16, ..ty } } else { ty };
+        let ins: Vec<Ty> = plain.iter().enumerate().map(typed).collect();
+        let mut outs = op.infer(&ins).map_err(Error::internal)?;
+        if precision != Precision::Bf16 {
+            outs.iter_mut().for_each(|ty| ty.dtype = float); // a cast, on a device with one type
+        }
+        Ok(Some(Typed { op, ins, outs }))
+    }
+
+    /// An input as the device sees it.
+    fn rounded(&self, i: usize, x: &Array) -> Array {
+        if self.op.math() == Some(Math::Tf32) && i < 2 { x.map(round_tf32) } else { x.map(|x| self.ins[i].dtype.round(x)) }
     }
 }
 
-/// Runs a case on a device in every mode and in the given layouts.
-pub fn check<D: Backend>(case: &Case, device: &D, layouts: &[Layout], fault: Fault) -> Result<Vec<Row>> {
-    let ins = inputs(case);
+/// Whether an input is stored in half precision under a policy that does.
+fn half(op: &Op, input: usize, ty: Ty) -> bool {
+    ty.shape.rank() == 4 && op.storage(input) != Storage::Float
+}
+
+/// The nearest number with ten bits of fraction.
+fn round_tf32(x: f64) -> f64 {
+    f64::from(f32::from_bits(((x as f32).to_bits() + 0x1000) & !0x1fff))
+}
+
+/// Runs a case on a device in every mode.
+pub fn check<D: Backend>(case: &Case, device: &D, how: How, fault: Fault) -> Result<Vec<Row>> {
+    let drawn = inputs(case);
+    let Some(typed) = Typed::of(&case.op, &drawn, how.precision)? else { return Ok(Vec::new()) };
+    let Some(exact) = Typed::of(&case.op, &drawn, Precision::F64)? else { return Ok(Vec::new()) };
+    let ins: Vec<Array> = drawn.iter().enumerate().map(|(i, x)| typed.rounded(i, x)).collect();
     let mut random = Random(11);
-    let shapes = case.op.infer(&types(&ins, DType::F64)).map_err(crate::error::Error::internal)?;
-    let old: Vec<Array> = shapes.iter().map(|ty| random.array(crate::ops::Fill::Normal, ty.shape)).collect();
-    let in_place = (0..shapes.len()).any(|out| case.op.in_place(out).is_some());
+    let old: Vec<Array> = typed.outs.iter().map(|ty| random.array(Fill::Normal, ty.shape).map(|x| ty.dtype.round(x))).collect();
+    let in_place = (0..typed.outs.len()).any(|out| in_place(&typed, out).is_some());
     let mut rows = Vec::new();
     for mode in MODES.into_iter().filter(|&m| m != Mode::InPlace || in_place) {
-        let expected = execute(&Naive, &case.op, &ins, &old, mode, Layout::Odd, Fault::None)?.map_err(crate::error::Error::internal)?;
+        let expected = execute(&Naive, &exact, &ins, &old, mode, Layout::Odd, Fault::None)?.map_err(Error::internal)?;
         if let Some(x) = expected.iter().flat_map(|e| &e.data).find(|x| !x.is_finite()) {
             let fault = Some(format!("the specification itself gives {x}"));
             rows.push(Row { case: title(case), check: "naive".into(), share: 0.0, fault });
             continue;
         }
-        for &layout in layouts {
-            let (share, fault) = match execute(device, &case.op, &ins, &old, mode, layout, fault)? {
-                Ok(found) => (found.iter().zip(&expected).map(|(y, e)| share(&case.op, &ins, y, e)).fold(0.0, f64::max), None),
-                Err(fault) => (0.0, Some(fault)),
-            };
-            let aligned = if layout == Layout::Aligned { " aligned" } else { "" };
-            rows.push(Row { case: title(case), check: format!("{} {mode:?}{aligned}", device.describe()), share, fault });
-        }
+        let (share, fault) = match execute(device, &typed, &ins, &old, mode, how.layout, fault)? {
+            Ok(found) => ((0..found.len()).map(|j| share(&typed, j, &found[j], &expected[j])).fold(0.0, f64::max), None),
+            Err(fault) => (0.0, Some(fault)),
+        };
+        let aligned = if how.layout == Layout::Aligned { " aligned" } else { "" };
+        let check = format!("{} {} {mode:?}{aligned}", device.describe(), how.precision);
+        rows.push(Row { case: title(case), check, share, fault });
     }
     Ok(rows)
 }
 
-pub(super) fn types(arrays: &[Array], dtype: DType) -> Vec<Ty> {
-    arrays.iter().map(|a| Ty { shape: a.shape, dtype }).collect()
+/// The input whose memory a result takes over, if they are of one type.
+fn in_place(typed: &Typed, out: usize) -> Option<usize> {
+    typed.op.in_place(out).filter(|&input| typed.ins[input] == typed.outs[out])
 }
 
-/// The largest difference as a share of the budget: the rounding of a chain of `terms` additions, taken as a random walk
-/// (`4 sqrt(terms)` units of the largest result), and some units for the op's own arithmetic.
-fn share(op: &Op, ins: &[Array], y: &Array, expected: &Array) -> f64 {
+/// The largest difference as a share of the budget.
+fn share(typed: &Typed, out: usize, y: &Array, expected: &Array) -> f64 {
     let difference = |(a, b): (&f64, &f64)| if a.is_finite() { (a - b).abs() } else { f64::INFINITY };
-    y.data.iter().zip(&expected.data).map(difference).fold(0.0, f64::max) / budget(op, ins, expected)
+    y.data.iter().zip(&expected.data).map(difference).fold(0.0, f64::max) / budget(typed, out, expected)
 }
 
-fn budget(op: &Op, ins: &[Array], expected: &Array) -> f64 {
-    let types = types(ins, DType::F32);
-    let terms = op.infer(&types).map_or(1, |outs| op.terms(&types, &outs)) as f64;
+/// The rounding of a chain of `terms` additions in f32, taken as a random walk (`4 sqrt(terms)` units of the largest result), some
+/// units for the op's own arithmetic, and for a narrower result its own rounding.
+fn budget(typed: &Typed, out: usize, expected: &Array) -> f64 {
+    let terms = typed.op.terms(&typed.ins, &typed.outs) as f64;
     let largest = expected.data.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
-    DType::F32.roundoff() * (8.0 + 4.0 * terms.sqrt()) * largest
-}
-
-/// An image of the temps arena on the host, with the operands' places in it.
-struct Image {
-    cells: Vec<f64>,
-    size: usize,
-    layout: Layout,
-}
-
-impl Image {
-    /// Makes room for an operand: activations get gaps between rows, weights (which never have any) none.
-    fn place(&mut self, ty: Ty, weight: bool, write: Write) -> Operand {
-        let (cols, gap) = (ty.shape.cols(), self.layout.gap(self.size));
-        let aligned = |n: usize| if self.layout == Layout::Aligned { n.next_multiple_of(gap) } else { n };
-        let pitch = if weight || ty.shape.rank() == 1 { cols } else { aligned(cols) + gap };
-        let start = aligned(self.cells.len() + gap);
-        let place = Place { arena: Arena::Temps, offset: start * self.size, pitch };
-        self.cells.resize(start + ty.shape.rows() * pitch + gap, f64::NAN);
-        Operand { ty, place, write }
-    }
-
-    /// Where element `i` of an operand lies.
-    fn at(&self, operand: &Operand, i: usize) -> usize {
-        let cols = operand.ty.shape.cols();
-        operand.place.offset / self.size + i / cols * operand.place.pitch + i % cols
-    }
-
-    fn fill(&mut self, operand: &Operand, array: &Array) {
-        for (i, &x) in array.data.iter().enumerate() {
-            let at = self.at(operand, i);
-            self.cells[at] = x;
-        }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        match self.size {
-            8 => bytemuck::cast_slice(&self.cells).to_vec(),
-            _ => self.cells.iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect(),
-        }
-    }
-
-    fn read_back<D: Device>(&mut self, device: &D, arenas: &Arenas<D>) {
-        let mut bytes = vec![0; self.cells.len() * self.size];
-        device.read(arenas.get(Arena::Temps), 0, &mut bytes);
-        self.cells = match self.size {
-            8 => bytemuck::pod_collect_to_vec(&bytes),
-            _ => bytemuck::pod_collect_to_vec::<u8, f32>(&bytes).into_iter().map(f64::from).collect(),
-        };
-    }
+    let stored = typed.outs[out].dtype.roundoff();
+    let narrow = if stored > DType::F32.roundoff() { stored } else { 0.0 };
+    (DType::F32.roundoff() * (8.0 + 4.0 * terms.sqrt()) + narrow) * largest
 }
 
 /// One run of an op: its results, or what was overwritten that should not have been.
 pub(super) fn execute<D: Backend>(
     device: &D,
-    op: &Op,
+    typed: &Typed,
     ins: &[Array],
     old: &[Array],
     mode: Mode,
     layout: Layout,
     fault: Fault,
 ) -> Result<Result<Vec<Array>, String>> {
-    let dtype = device.float();
-    let in_types = types(ins, dtype);
-    let out_types = types(old, dtype);
-    let mut image = Image { cells: Vec::new(), size: dtype.size(), layout };
+    let Typed { op, ins: in_types, outs: out_types } = typed;
+    let mut image = Image::new(layout);
     let weight = |operand: usize| op.weights().contains(&operand);
     let sources: Vec<Operand> = in_types.iter().enumerate().map(|(i, &ty)| image.place(ty, weight(i), Write::Set)).collect();
     let write = if mode == Mode::Add { Write::Add } else { Write::Set };
     let results: Vec<Operand> = (out_types.iter().enumerate())
-        .map(|(j, &ty)| match op.in_place(j).filter(|_| mode == Mode::InPlace) {
+        .map(|(j, &ty)| match in_place(typed, j).filter(|_| mode == Mode::InPlace) {
             Some(input) => sources[input],
             None => image.place(ty, weight(ins.len() + j), write),
         })
@@ -174,13 +172,13 @@ pub(super) fn execute<D: Backend>(
     if mode == Mode::Add {
         results.iter().zip(old).for_each(|(operand, array)| image.fill(operand, array));
     }
-    let before = image.cells.clone();
-    let scratch = ((image.cells.len() * image.size).next_multiple_of(64), device.scratch(op, &in_types, &out_types));
-    let derived = device.derived(op, &in_types, &out_types);
+    let before = image.bytes.clone();
+    let scratch = (before.len().next_multiple_of(64), device.scratch(op, in_types, out_types));
+    let derived = device.derived(op, in_types, out_types);
     let mut arenas = Arenas::new(device)?;
     arenas.ensure(device, Arena::Derived, derived)?;
     arenas.ensure(device, Arena::Temps, scratch.0 + scratch.1 + 64)?;
-    device.write(arenas.get_mut(Arena::Temps), 0, &image.bytes());
+    device.write(arenas.get_mut(Arena::Temps), 0, &before);
     let call = Call { device, arenas: &arenas, ins: &sources, outs: &results, scratch: Some(scratch), derived: Some((0, derived)) };
     D::prepare(op, &call);
     D::run(op, &call);
@@ -188,31 +186,11 @@ pub(super) fn execute<D: Backend>(
     if let Err(error) = device.sync() {
         return Ok(Err(error.to_string()));
     }
-    let result = &results[0];
-    let values: Vec<f64> = (0..result.ty.shape.len()).map(|i| image.cells[image.at(result, i)]).collect();
-    plant(&mut image, &before, result, budget(op, ins, &Array { shape: result.ty.shape, data: values }), fault);
-
-    let mut result = vec![false; before.len()];
-    results.iter().for_each(|o| (0..o.ty.shape.len()).for_each(|i| result[image.at(o, i)] = true));
-    let rounded = |x: f64| if image.size == 4 { f64::from(x as f32) } else { x };
-    let same = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
-    if let Some(i) = (0..before.len()).find(|&i| !result[i] && !same(rounded(before[i]), image.cells[i])) {
-        return Ok(Err(format!(
-            "element {i} of memory, which belongs to none of the results, was {} and is {}",
-            before[i], image.cells[i]
-        )));
+    let spoilt = budget(typed, 0, &image.read(&results[0]));
+    image.plant(&before, &results[0], spoilt, fault);
+    if let Some(i) = image.stray(&before, &results) {
+        let [was, is] = [before[i], image.bytes[i]];
+        return Ok(Err(format!("byte {i} of memory, which belongs to none of the results, was {was:#04x} and is {is:#04x}")));
     }
-    let read = |o: &Operand| Array { shape: o.ty.shape, data: (0..o.ty.shape.len()).map(|i| image.cells[image.at(o, i)]).collect() };
-    Ok(Ok(results.iter().map(read).collect()))
-}
-
-/// Spoils what a correct run left behind, at the last element of a result.
-fn plant(image: &mut Image, before: &[f64], result: &Operand, budget: f64, fault: Fault) {
-    let at = image.at(result, result.ty.shape.len() - 1);
-    match fault {
-        Fault::None => {}
-        Fault::Inexact => image.cells[at] += 4.0 * budget,
-        Fault::Unwritten => image.cells[at] = before[at],
-        Fault::Stray => image.cells[at + 1] = 1.0,
-    }
+    Ok(Ok(results.iter().map(|o| image.read(o)).collect()))
 }

@@ -7,7 +7,7 @@ pub mod naive;
 
 pub(in crate::ops) use naive::apply;
 
-use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity};
+use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity};
 use crate::base::{Ty, Val};
 use std::fmt;
 
@@ -80,6 +80,10 @@ impl Rule for Activation {
         self.act.to_string()
     }
 
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
+    }
+
     fn cases() -> Vec<Case> {
         let case = |act, shape: [usize; 4]| Case::new(format!("{act} {shape:?}"), Activation { act }, &[shape]).fill(0, Fill::Distinct);
         vec![case(Act::Relu, [3, 5, 7, 17]), case(Act::Relu, [1, 1, 1, 1]), case(Act::Sigmoid, [1, 2, 3, 5]), case(Act::Linear, [1, 1, 2, 3])]
@@ -123,6 +127,10 @@ impl Rule for ActivationDx {
 
     fn detail(&self) -> String {
         self.act.to_string()
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {

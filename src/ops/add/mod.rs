@@ -4,7 +4,7 @@ mod cpu;
 pub(super) mod cuda;
 mod naive;
 
-use super::{Case, Emit, Rule, Site, same_shape};
+use super::{Case, Emit, Rule, Site, Storage, same_shape, same_type};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = x0 + x1 + ..`, in this order.
@@ -24,6 +24,7 @@ impl Rule for Add {
             return Err(format!("has {} inputs, expects 2 to {MOST}", ins.len()));
         }
         ins.iter().enumerate().try_for_each(|(i, ty)| same_shape(&format!("input {i}"), *ty, "input 0", ins[0]))?;
+        same_type(ins)?;
         Ok(vec![ins[0]])
     }
 
@@ -41,6 +42,10 @@ impl Rule for Add {
 
     fn in_place(&self, _: usize) -> Option<usize> {
         Some(0)
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Alike
     }
 
     fn cases() -> Vec<Case> {

@@ -8,7 +8,7 @@ pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::window::{no_window_is_empty, pixels, shaped};
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity};
 use crate::base::{Geom, Padding, Shape, Ty, Val, Window};
 
 /// `y = mean of x over the window`: `[n,h,w,c]` to `[n,out_h,out_w,c]`.
@@ -83,6 +83,10 @@ impl Rule for AvgPool {
         detail(&self.window, self.count_padding)
     }
 
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, count_padding, x): (Window, bool, [usize; 4])| {
             let name = format!("{} on {}", detail(&window, count_padding), Shape::from(x));
@@ -120,6 +124,10 @@ impl Rule for AvgPoolDx {
 
     fn detail(&self) -> String {
         format!("{} of {}x{}", detail(&self.window, self.count_padding), self.input[0], self.input[1])
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {

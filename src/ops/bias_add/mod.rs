@@ -5,7 +5,7 @@ pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::channel_stats::SHAPES;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = x + b`, from `x: [.., C], b: [C]`.
@@ -36,6 +36,10 @@ impl Rule for BiasAdd {
         Some(0)
     }
 
+    fn storage(&self, input: usize) -> Storage {
+        if input == 0 { Storage::Half } else { Storage::Float }
+    }
+
     fn cases() -> Vec<Case> {
         let case = |shape: Shape| Case::of(shape.to_string(), BiasAdd, vec![shape, [shape.cols()].into()]);
         shapes().map(case).collect()
@@ -53,7 +57,7 @@ impl Rule for ColumnSum {
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
         arity(ins, 1)?;
-        Ok(vec![ins[0].with([ins[0].shape.cols()])])
+        Ok(vec![Ty { dtype: ins[0].dtype.summed(), ..ins[0].with([ins[0].shape.cols()]) }])
     }
 
     fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
@@ -66,6 +70,10 @@ impl Rule for ColumnSum {
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
         ins[0].shape.rows()
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {

@@ -8,7 +8,7 @@ mod cpu;
 pub(in crate::ops) mod cuda;
 mod naive;
 
-use super::{Case, Constant, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};
+use super::{Case, Constant, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel};
 use crate::base::{Shape, Ty, Val};
 
 /// `mean`, `var` of each channel: `[.., C] -> [C], [C]`.
@@ -25,7 +25,8 @@ impl Rule for ChannelStats {
         if ins[0].shape.is_empty() {
             return Err(format!("input has shape {}, expects at least one pixel", ins[0].shape));
         }
-        Ok(vec![ins[0].with([ins[0].shape.cols()]); 2])
+        let x = ins[0];
+        Ok(vec![Ty { dtype: x.dtype.summed(), ..x.with([x.shape.cols()]) }; 2])
     }
 
     fn vjp(&self, at: &Site, dys: &[Option<Val>], e: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
@@ -33,7 +34,7 @@ impl Rule for ChannelStats {
             return Ok(vec![None]);
         }
         let [dmean, dvar] = [0, 1].map(|i| dys[i].unwrap_or_else(|| zeros_like(at.outs[i], e)));
-        Ok(vec![Some(e.one(ChannelStatsDx, &[at.ins[0], at.outs[0], dmean, dvar]))])
+        Ok(vec![Some(e.one(ChannelStatsDx::default(), &[at.ins[0], at.outs[0], dmean, dvar]))])
     }
 
     // Difference, sum, square, sum.
@@ -43,6 +44,10 @@ impl Rule for ChannelStats {
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
         ins[0].shape.rows()
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {
@@ -68,8 +73,11 @@ pub(super) fn zeros_like(v: Val, e: &mut dyn Emit) -> Val {
 }
 
 /// `dx = dmean / N + 2 dvar (x - mean) / N`, from `x, mean, dmean, dvar`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ChannelStatsDx;
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct ChannelStatsDx {
+    /// The result is kept in f32 although x is not: many rows add to it. Settled by the precision pass.
+    pub wide: bool,
+}
 
 impl Rule for ChannelStatsDx {
     const NAME: &'static str = "channel_stats_dx";
@@ -81,7 +89,7 @@ impl Rule for ChannelStatsDx {
         for (what, ty) in ["mean", "dmean", "dvar"].into_iter().zip(&ins[1..]) {
             per_channel(what, *ty, ins[0].shape.cols())?;
         }
-        Ok(vec![ins[0]])
+        Ok(vec![if self.wide { Ty { dtype: ins[0].dtype.summed(), ..ins[0] } } else { ins[0] }])
     }
 
     fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
@@ -97,11 +105,23 @@ impl Rule for ChannelStatsDx {
         Some(0)
     }
 
+    fn detail(&self) -> String {
+        if self.wide { "wide".into() } else { String::new() }
+    }
+
+    fn storage(&self, input: usize) -> Storage {
+        if input == 0 { Storage::Half } else { Storage::Float }
+    }
+
     fn cases() -> Vec<Case> {
         let case = |shape: [usize; 4]| {
             let vector = Shape::from([shape[3]]);
-            Case::of(format!("{shape:?}"), ChannelStatsDx, vec![shape.into(), vector, vector, vector]).forward_only()
+            let case = |wide| {
+                let name = format!("{shape:?}{}", if wide { " wide" } else { "" });
+                Case::of(name, ChannelStatsDx { wide }, vec![shape.into(), vector, vector, vector]).forward_only()
+            };
+            [case(false), case(true)]
         };
-        SHAPES.into_iter().map(case).collect()
+        SHAPES.into_iter().flat_map(case).collect()
     }
 }

@@ -8,7 +8,7 @@ mod cpu;
 pub(in crate::ops) mod cuda;
 mod naive;
 
-use super::{Case, Emit, Rule, Site, arity};
+use super::{Case, Emit, Rule, Site, Storage, arity, same_type};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = [x0 | x1 | ..]` along the last axis.
@@ -27,6 +27,7 @@ impl Rule for Concat {
                 return Err(format!("input {i} has shape {}, expects that of input 0, {}, in all axes but the last", ty.shape, first.shape));
             }
         }
+        same_type(ins)?;
         let cols = ins.iter().map(|ty| ty.shape.cols()).sum();
         Ok(vec![first.with(first.shape.with_cols(cols))])
     }
@@ -44,6 +45,10 @@ impl Rule for Concat {
 
     fn flops(&self, _: &[Ty], _: &[Ty]) -> u64 {
         0
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Alike
     }
 
     fn cases() -> Vec<Case> {
@@ -85,6 +90,10 @@ impl Rule for Columns {
         0
     }
 
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Alike
+    }
+
     fn cases() -> Vec<Case> {
         let case = |start, len, shape: Shape| Case::new(format!("of {shape}"), Columns { start, len }, &[shape]);
         let mut cases = vec![case(0, 1, [1, 1, 1, 1].into()), case(3, 17, [3, 5, 7, 48].into()), case(0, 32, [1, 3, 3, 33].into())];
@@ -122,6 +131,10 @@ impl Rule for PadColumns {
 
     fn flops(&self, _: &[Ty], _: &[Ty]) -> u64 {
         0
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Alike
     }
 
     fn cases() -> Vec<Case> {

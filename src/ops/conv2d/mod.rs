@@ -12,8 +12,8 @@ mod naive;
 pub(in crate::ops) mod tests;
 
 use super::activation::Act;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};
-use crate::base::{DType, Geom, Math, Shape, Ty, Val, Window};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel, same_type};
+use crate::base::{Geom, Math, Shape, Ty, Val, Window};
 
 /// `y = act(conv(x, w) * scale + bias)`: ins `x` NHWC, `w`, then `scale` and `bias` (one value per output channel) as far
 /// as their fields say so. These three are filled by fusion alone, from the batch norm, bias and activation that follow; `math` is
@@ -87,6 +87,7 @@ impl Rule for Conv2d {
         if channels != cin {
             return Err(format!("input has {channels} channels, the filter expects {cin}"));
         }
+        same_type(&ins[..2])?;
         let names = [("scale", self.scale), ("bias", self.bias)];
         for ((what, _), &ty) in names.into_iter().filter(|n| n.1).zip(&ins[2..]) {
             per_channel(what, ty, cout)?;
@@ -130,6 +131,10 @@ impl Rule for Conv2d {
 
     fn weights(&self) -> &'static [usize] {
         &[1]
+    }
+
+    fn storage(&self, input: usize) -> Storage {
+        if input < 2 { Storage::Half } else { Storage::Float }
     }
 
     fn cases() -> Vec<Case> {
@@ -218,6 +223,7 @@ impl Rule for Conv2dDx {
         if channels != cout {
             return Err(format!("gradient has {channels} channels, the filter makes {cout}"));
         }
+        same_type(ins)?;
         let [h, w] = self.input;
         let output = self.window.on(h, w)?.output;
         if output != [height, width] {
@@ -247,6 +253,10 @@ impl Rule for Conv2dDx {
 
     fn weights(&self) -> &'static [usize] {
         &[1]
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {
@@ -280,6 +290,7 @@ impl Rule for Conv2dDw {
         if [gradients, h, w] != [images, oh, ow] {
             return Err(format!("gradient has {gradients}x{h}x{w} pixels, the window makes {images}x{oh}x{ow}"));
         }
+        same_type(ins)?;
         let [kh, kw] = self.window.kernel;
         Ok(vec![parameter_gradient(ins[0], [kh, kw, cin, cout])])
     }
@@ -305,6 +316,10 @@ impl Rule for Conv2dDw {
         &[2]
     }
 
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, images, [h, w], cin, cout): (Window, usize, [usize; 2], usize, usize)| {
             let [oh, ow] = window.on(h, w).expect("a case has a place").output;
@@ -317,6 +332,5 @@ impl Rule for Conv2dDw {
 
 /// The type of a parameter's gradient: the activation's number type, but never a half-precision one.
 pub(in crate::ops) fn parameter_gradient(activation: Ty, shape: impl Into<Shape>) -> Ty {
-    let dtype = if activation.dtype == DType::Bf16 { DType::F32 } else { activation.dtype };
-    Ty { dtype, shape: shape.into() }
+    Ty { dtype: activation.dtype.summed(), shape: shape.into() }
 }

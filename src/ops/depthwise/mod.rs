@@ -10,8 +10,9 @@ mod cpu;
 pub mod cuda;
 mod naive;
 
+use super::conv2d::parameter_gradient;
 use super::window::{pixels, shaped};
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity};
 use crate::base::{Geom, Padding, Shape, Ty, Val, Window};
 
 /// `y = x * w`, channel by channel: `[n,h,w,c]`, `[kernel_h,kernel_w,c,1]` to `[n,out_h,out_w,c]`.
@@ -87,6 +88,10 @@ impl Rule for Depthwise {
         &[1]
     }
 
+    fn storage(&self, input: usize) -> Storage {
+        if input == 0 { Storage::Half } else { Storage::Float }
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, x): (Window, [usize; 4])| {
             let ins = vec![x.into(), kernel_shape(&window, x[3])];
@@ -130,6 +135,10 @@ impl Rule for DepthwiseDx {
         &[1]
     }
 
+    fn storage(&self, input: usize) -> Storage {
+        if input == 0 { Storage::Half } else { Storage::Float }
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, [n, h, w, c]): (Window, [usize; 4])| {
             let [out_h, out_w] = geom(&window, h, w).output;
@@ -150,7 +159,7 @@ impl Rule for DepthwiseDw {
         let [n, h, w, c] = pixels("input", ins[0])?;
         let [out_h, out_w] = self.window.on(h, w)?.output;
         shaped("gradient", ins[1], [n, out_h, out_w, c])?;
-        Ok(vec![ins[0].with(kernel_shape(&self.window, c))])
+        Ok(vec![parameter_gradient(ins[0], kernel_shape(&self.window, c))])
     }
 
     fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
@@ -171,6 +180,10 @@ impl Rule for DepthwiseDw {
 
     fn weights(&self) -> &'static [usize] {
         &[2]
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {

@@ -8,7 +8,7 @@ pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::window::pixels;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = mean of x over the image`: `[n,h,w,c]` to `[n,c]`.
@@ -32,7 +32,7 @@ impl Rule for GlobalAvgPool {
         if h * w == 0 {
             return Err(format!("input of {h}x{w} pixels has no mean"));
         }
-        Ok(vec![ins[0].with([n, c])])
+        Ok(vec![Ty { dtype: ins[0].dtype.summed(), ..ins[0].with([n, c]) }])
     }
 
     fn vjp(&self, at: &Site, dys: &[Option<Val>], e: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
@@ -47,6 +47,10 @@ impl Rule for GlobalAvgPool {
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
         let [_, h, w, _] = ins[0].shape.four().expect("an activation");
         h * w
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {

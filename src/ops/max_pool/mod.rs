@@ -7,7 +7,7 @@ pub(in crate::ops) mod cuda;
 mod naive;
 
 use super::window::{no_window_is_empty, pixels, shaped};
-use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity};
+use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity};
 use crate::base::{Geom, Padding, Shape, Ty, Val, Window};
 
 /// `y = max of x over the window`: `[n,h,w,c]` to `[n,out_h,out_w,c]`.
@@ -64,6 +64,10 @@ impl Rule for MaxPool {
         self.window.to_string()
     }
 
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(window, x): (Window, [usize; 4]), fill| {
             Case::new(format!("{window} on {}, {fill:?}", Shape::from(x)), MaxPool { window }, &[x]).fill(0, fill)
@@ -100,6 +104,10 @@ impl Rule for MaxPoolDx {
 
     fn detail(&self) -> String {
         self.window.to_string()
+    }
+
+    fn storage(&self, _: usize) -> Storage {
+        Storage::Half
     }
 
     fn cases() -> Vec<Case> {

@@ -13,7 +13,7 @@ mod naive;
 
 use super::channel_stats::SHAPES;
 use super::activation::Act;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel, same_shape};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel, same_shape};
 use crate::base::{Shape, Ty, Val};
 
 /// `y = act(x scale + shift)`, from `x: [.., C], scale: [C], shift: [C]`.
@@ -58,6 +58,10 @@ impl Rule for ScaleShift {
 
     fn in_place(&self, _: usize) -> Option<usize> {
         Some(0)
+    }
+
+    fn storage(&self, input: usize) -> Storage {
+        if input == 0 { Storage::Half } else { Storage::Float }
     }
 
     fn cases() -> Vec<Case> {
@@ -107,6 +111,10 @@ impl Rule for ScaleShiftSums {
         ins[0].shape.rows()
     }
 
+    fn storage(&self, input: usize) -> Storage {
+        if input < 2 { Storage::Half } else { Storage::Float }
+    }
+
     fn cases() -> Vec<Case> {
         let all = SHAPES.into_iter().map(|shape| (Act::Linear, shape)).chain(FUSED);
         all.map(|(act, shape)| Case::of(format!("{shape:?}"), ScaleShiftSums { act }, inputs(2, shape, 2)).forward_only()).collect()
@@ -124,6 +132,8 @@ pub struct ScaleShiftDx {
     pub act: Act,
     /// Filled by fusion.
     pub stats: bool,
+    /// The result is kept in f32 although dy and x are not: many rows add to it. Settled by the precision pass.
+    pub wide: bool,
 }
 
 impl Rule for ScaleShiftDx {
@@ -140,7 +150,7 @@ impl Rule for ScaleShiftDx {
         arity(ins, if self.stats { 7 } else { 4 })?;
         same_shape("the gradient", ins[0], "the input", ins[1])?;
         vectors(&["scale", "shift", "mean", "dmean", "dvar"], &ins[2..], ins[1])?;
-        Ok(vec![ins[0]])
+        Ok(vec![if self.wide { Ty { dtype: ins[0].dtype.summed(), ..ins[0] } } else { ins[0] }])
     }
 
     fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
@@ -155,17 +165,22 @@ impl Rule for ScaleShiftDx {
         Some(0)
     }
 
+    fn storage(&self, input: usize) -> Storage {
+        if input < 2 { Storage::Half } else { Storage::Float }
+    }
+
     fn cases() -> Vec<Case> {
-        let case = |act, stats, shape| {
-            let ins = inputs(2, shape, if stats { 5 } else { 2 });
-            Case::of(format!("{shape:?}"), ScaleShiftDx { act, stats }, ins).forward_only()
+        let case = |act, stats, shape: [usize; 4]| {
+            // Every other shape: wide is about types alone.
+            let (ins, wide) = (inputs(2, shape, if stats { 5 } else { 2 }), shape[3] % 2 == 1);
+            Case::of(format!("{shape:?}"), ScaleShiftDx { act, stats, wide }, ins).forward_only()
         };
         let all = SHAPES.into_iter().map(|shape| (Act::Linear, shape)).chain(FUSED);
         all.flat_map(|(act, shape)| [case(act, false, shape), case(act, true, shape)]).collect()
     }
 
     fn detail(&self) -> String {
-        fields(self.act, self.stats)
+        fields(self.act, self.stats) + if self.wide { " wide" } else { "" }
     }
 }
 
