@@ -176,6 +176,7 @@ impl<D: Backend> Session<D> {
     /// # Errors
     /// When the machine does not have the memory.
     pub fn reserve(&mut self, program: &Program<D>) -> Result<()> {
+        self.check_room(program)?;
         for arena in Arena::ALL {
             let bytes = program.plan.bytes[arena.index()];
             let held = self.device.size(self.arenas.get(arena));
@@ -192,6 +193,18 @@ impl<D: Backend> Session<D> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a program that a device with memory of its own has no room for, before anything is allocated.
+    fn check_room(&self, program: &Program<D>) -> Result<()> {
+        let bytes = |arena: &Arena| program.plan.bytes[arena.index()];
+        let held = |arena: &Arena| self.device.size(self.arenas.get(*arena));
+        // An arena that grows gives its old memory back first.
+        let more: usize = Arena::ALL.iter().filter(|a| bytes(a) > held(a)).map(|a| bytes(a) - held(a)).sum();
+        let Some(free) = self.device.free_memory().filter(|&free| more as u64 > free) else { return Ok(()) };
+        let planned = Arena::ALL.iter().map(bytes).sum::<usize>() >> 20;
+        let what = format!("the plan needs {planned} MiB, {} MiB more than are held, and {} MiB are free", more >> 20, free >> 20);
+        Err(Error::machine(what).at(self.device.describe()).advise("a smaller batch needs less"))
     }
 
     /// Puts memory in the place of an arena: a private map of a weight file as [`Arena::Params`].

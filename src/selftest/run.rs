@@ -68,12 +68,16 @@ impl Typed {
         let differs = match precision {
             Precision::F64 | Precision::F32 => true,
             Precision::Tf32 => op.multiply_in(Math::Tf32),
-            Precision::Bf16 => (0..ins.len()).any(|i| half(&op, i, plain[i])) || op.infer(&plain).is_ok_and(|outs| outs.iter().any(|o| o.dtype == DType::Bf16)),
+            Precision::Bf16 => {
+                (0..ins.len()).any(|i| half(&op, i, plain[i]))
+                    || op.infer(&plain).is_ok_and(|outs| outs.iter().any(|o| o.dtype == DType::Bf16))
+            }
         };
         if !differs {
             return Ok(None);
         }
-        let typed = |(i, &ty): (usize, &Ty)| if precision == Precision::Bf16 && half(&op, i, ty) { Ty { dtype: DType::Bf16, ..ty } } else { ty };
+        let typed =
+            |(i, &ty): (usize, &Ty)| if precision == Precision::Bf16 && half(&op, i, ty) { Ty { dtype: DType::Bf16, ..ty } } else { ty };
         let ins: Vec<Ty> = plain.iter().enumerate().map(typed).collect();
         let mut outs = op.infer(&ins).map_err(Error::internal)?;
         if precision != Precision::Bf16 {
