@@ -3,7 +3,7 @@
 //! Several programs (a batch size each, training and inference) share the arenas of one session, so that weights exist
 //! once. Nothing is allocated and nothing is decided while a program runs: it walks its steps.
 
-use crate::base::{DType, Ty, Val};
+use crate::base::{DType, Precision, Ty, Val};
 use crate::device::{Arena, Arenas, Call, Device, Place};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Phase, Role, check};
@@ -41,13 +41,14 @@ enum Recorded<R> {
 /// Which passes run on the way from a model's graph to a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Passes {
+    pub precision: Precision,
     pub fusions: Fusions,
     pub plan: Options,
 }
 
 impl Default for Passes {
     fn default() -> Self {
-        Passes { fusions: Fusions::ALL, plan: Options::default() }
+        Passes { precision: Precision::default(), fusions: Fusions::ALL, plan: Options::default() }
     }
 }
 
@@ -58,7 +59,7 @@ impl<D: Backend> Program<D> {
     /// When the device cannot run the number type, or (a defect) a check fails.
     pub fn compile(graph: Graph, device: &D, passes: Passes) -> Result<Self> {
         check(&graph)?;
-        let graph = fuse(precision(graph, device.float())?, passes.fusions)?;
+        let graph = fuse(precision(graph, admitted(device, passes.precision)?)?, passes.fusions)?;
         let plan = plan(&graph, &|op, ins, outs| (device.scratch(op, ins, outs), device.derived(op, ins, outs)), passes.plan)?;
         let updates = |v: &crate::base::Val| matches!(graph.role(*v), Role::Update { of } if !graph.states.contains(&of));
         let trains = graph.nodes.iter().any(|n| n.phase == Phase::Update && n.outs.iter().any(updates));
@@ -434,9 +435,14 @@ impl<D: Backend> Session<D> {
         Call { device: &self.device, arenas: &self.arenas, ins, outs, scratch: *scratch, derived: *derived }
     }
 
-    /// Rebuilds a step's packed weights, if their source has changed.
+    /// Rebuilds what a step keeps from run to run, its results or its packed weights, if their source has changed.
     fn pack(&self, step: &Step, stale: Stale) {
-        if step.derived.is_some() && (stale.all || (step.trained && stale.trained)) {
+        if !(stale.all || (step.trained && stale.trained)) {
+            return;
+        }
+        if step.kept {
+            D::run(&step.op, &self.call(step));
+        } else if step.derived.is_some() {
             D::prepare(&step.op, &self.call(step));
         }
     }
@@ -444,7 +450,9 @@ impl<D: Backend> Session<D> {
     /// Runs one step.
     fn step(&self, step: &Step, stale: Stale) {
         self.pack(step, stale);
-        D::run(&step.op, &self.call(step));
+        if !step.kept {
+            D::run(&step.op, &self.call(step));
+        }
     }
 
     /// Notes that all steps of a program ran.
@@ -460,6 +468,18 @@ impl<D: Backend> Session<D> {
 struct Stale {
     all: bool,
     trained: bool,
+}
+
+/// What a program computes in on a device: what was asked for, except on the specification, which has f64 alone.
+fn admitted<D: Device>(device: &D, asked: Precision) -> Result<Precision> {
+    if device.float() == DType::F64 {
+        return Ok(Precision::F64);
+    }
+    if device.precisions().contains(&asked) {
+        return Ok(asked);
+    }
+    let words: Vec<String> = device.precisions().iter().map(Precision::to_string).collect();
+    Err(Error::input(format!("does not compute in {asked}")).at(device.describe()).advise(format!("use --precision {}", words.join(" or "))))
 }
 
 /// A number that nothing else has.

@@ -52,7 +52,12 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
 
 /// Runs cases on the first GPU.
 pub fn gpu(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
-    let (device, mut rows) = network::check(gpu::open(0)?, Cpu::new(0)?)?;
+    let (mut device, mut rows) = (gpu::open(0)?, Vec::new());
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        let (back, found) = network::check(device, Cpu::new(0)?, precision)?;
+        device = back;
+        rows.extend(found);
+    }
     for (i, case) in cases.iter().enumerate() {
         for how in WAYS {
             rows.extend(run::check(case, &device, how, Fault::None)?);
@@ -87,14 +92,20 @@ fn each(
 ) -> Result<Vec<Row>> {
     let (next, (sender, receiver)) = (AtomicUsize::new(0), mpsc::channel());
     // The network comes first: it takes longest.
-    let networks = [Manner::CHECKED, Manner::FAST];
+    let networks = [
+        (Manner::CHECKED, Precision::F32),
+        (Manner::CHECKED, Precision::Bf16),
+        (Manner::FAST, Precision::F32),
+        (Manner::FAST, Precision::Tf32),
+        (Manner::FAST, Precision::Bf16),
+    ];
     let jobs = networks.len() + cases.len();
     let work = &|sender: mpsc::Sender<(usize, Result<Vec<Row>>)>| {
         let devices = open(Manner::CHECKED).and_then(|checked| Ok([checked, open(Manner::FAST)?]));
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let rows = match (networks.get(i), i.checked_sub(networks.len()).and_then(|i| cases.get(i))) {
-                (Some(&manner), _) => open(manner).and_then(|device| Ok(network::check(device, Cpu::new(1)?)?.1)),
+                (Some(&(manner, precision)), _) => open(manner).and_then(|device| Ok(network::check(device, Cpu::new(1)?, precision)?.1)),
                 (_, Some(case)) => devices.as_ref().map_err(Clone::clone).and_then(|devices| check(case, devices)),
                 (None, None) => return,
             };
