@@ -105,20 +105,23 @@ __device__ __forceinline__ void channel_stats_dx(
     KERNEL_EXPORT(channel_stats_dx_##type)
 ALL_TYPES(CHANNEL_STATS_DX)
 
-// scale = gamma / sqrt(var + epsilon), shift = beta - mean scale; without gamma it is 1. One thread for each channel.
-extern "C" __global__ void __launch_bounds__(THREADS) bn_coefficients(
-    const float* mean, const float* var,
-    const float* gamma, // null: 1 everywhere
-    const float* beta,
-    double epsilon,
-    float* scale, int add_scale,
-    float* shift, int add_shift,
-    int channels) {
-    const int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= channels) return;
-    const double s = (gamma ? (double)gamma[c] : 1.0) / sqrt(var[c] + epsilon);
-    put(scale + c, (float)s, add_scale);
-    put(shift + c, (float)(beta[c] - mean[c] * s), add_shift);
+// The vectors of up to so many batch norms, (channels) each. The Rust side is in src/ops/bn_coefficients/cuda.rs.
+constexpr int MOST_COEFFICIENTS = 32;
+struct Coefficients {
+    const float *mean[MOST_COEFFICIENTS], *var[MOST_COEFFICIENTS];
+    const float* gamma[MOST_COEFFICIENTS]; // null: 1 everywhere
+    const float* beta[MOST_COEFFICIENTS];
+    float *scale[MOST_COEFFICIENTS], *shift[MOST_COEFFICIENTS];
+    int channels[MOST_COEFFICIENTS], add_scale[MOST_COEFFICIENTS], add_shift[MOST_COEFFICIENTS];
+};
+
+// scale (+)= gamma / sqrt(var + epsilon), shift (+)= beta - mean scale. One thread for each channel of batch norm blockIdx.y.
+extern "C" __global__ void __launch_bounds__(THREADS) bn_coefficients(const __grid_constant__ Coefficients all, double epsilon) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x, k = blockIdx.y;
+    if (c >= all.channels[k]) return;
+    const double gamma = all.gamma[k] ? (double)all.gamma[k][c] : 1.0, scale = gamma / sqrt(all.var[k][c] + epsilon);
+    put(all.scale[k] + c, (float)scale, all.add_scale[k]);
+    put(all.shift[k] + c, (float)(all.beta[k][c] - all.mean[k][c] * scale), all.add_shift[k]);
 }
 KERNEL_EXPORT(bn_coefficients)
 
@@ -145,28 +148,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) bn_coefficients_dx(
 }
 KERNEL_EXPORT(bn_coefficients_dx)
 
-// y (+)= moving stay + batch enter
-template <int W>
-__device__ __forceinline__ void average(
-    const float* moving, int moving_pitch, const float* batch, int batch_pitch, float stay, float enter, float* y, int y_pitch, Sheet s, int add) {
-    const int c = first_column<W>(s);
-    if (c >= s.cols) return;
-    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
-        Floats<W> p = read<W>(row(moving, moving_pitch, r) + c);
-        const Floats<W> q = read<W>(row(batch, batch_pitch, r) + c);
-        for (int w = 0; w < W; ++w) p.v[w] = fmaf(p.v[w], stay, q.v[w] * enter);
-        write<W>(row(y, y_pitch, r) + c, p, add);
-    }
-}
-extern "C" __global__ void __launch_bounds__(THREADS) moving_average(
-    const float* moving, // (rows, cols)
-    int moving_pitch,
-    const float* batch, // (rows, cols)
-    int batch_pitch, float stay, float enter,
-    float* y, // (rows, cols), may be moving
-    int y_pitch, Sheet s, int add) {
-    if (s.width > 1) average<WIDE<float>>(moving, moving_pitch, batch, batch_pitch, stay, enter, y, y_pitch, s, add);
-    else average<1>(moving, moving_pitch, batch, batch_pitch, stay, enter, y, y_pitch, s, add);
+// Up to so many moving averages, (channels) each. The Rust side is in src/ops/moving_average/cuda.rs.
+constexpr int MOST_AVERAGES = 64;
+struct Averages {
+    const float *moving[MOST_AVERAGES], *batch[MOST_AVERAGES];
+    float* y[MOST_AVERAGES]; // may be moving
+    int channels[MOST_AVERAGES], add[MOST_AVERAGES];
+};
+
+// y (+)= moving stay + batch enter. One thread for each channel of average blockIdx.y.
+extern "C" __global__ void __launch_bounds__(THREADS) moving_average(const __grid_constant__ Averages all, float stay, float enter) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x, k = blockIdx.y;
+    if (c >= all.channels[k]) return;
+    put(all.y[k] + c, fmaf(all.moving[k][c], stay, all.batch[k][c] * enter), all.add[k]);
 }
 KERNEL_EXPORT(moving_average)
 

@@ -1,4 +1,4 @@
-// One pass over matrices: bias, activations, copies between places and storage types, constants. All of them are bound by memory: the
+// One pass over matrices: bias, activations, copies between places and storage types, constants, sums. All of them are bound by memory: the
 // roofline of each is the bytes it must touch, stated per element for a storage type of s bytes (2s where it adds to its destination).
 #include "elements.cuh"
 
@@ -115,48 +115,44 @@ template <int W, class U> __device__ __forceinline__ void fill(float value, U* y
     KERNEL_EXPORT(fill_##type)
 SAME_TYPES(FILL)
 
+// Up to so many summands. The Rust side is in src/ops/add/cuda.rs.
 constexpr int MOST_SUMMANDS = 64;
 struct Summands {
     const void* x[MOST_SUMMANDS]; // (rows, cols) each
     int pitch[MOST_SUMMANDS];
+    int half[MOST_SUMMANDS]; // 1: bf16, 0: float
     int count;
 };
 
-// y[r, c] (+)= x0[r, c] + x1[r, c] + .. ; a thread takes V neighbouring columns. y may be x0: each element is read before it
-// is written, by the same thread.
-template <class T, int V>
-__device__ __forceinline__ void add_rows(const Summands& s, T* y, int pitch, int rows, int cols, int add) {
-    int per_row = (cols + V - 1) / V;
-    long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (first >= (long long)rows * per_row) return;
-    int r = (int)(first / per_row), c = (int)(first % per_row) * V;
-    float sum[V] = {};
-    for (int k = 0; k < s.count; k++) {
-        const T* x = static_cast<const T*>(s.x[k]) + (long long)r * s.pitch[k] + c;
-        if constexpr (V == 1) {
-            sum[0] = k == 0 ? load(x) : sum[0] + load(x);
-        } else {
-            Pack<T> p = load_pack(x);
-            for (int i = 0; i < V; i++) sum[i] = k == 0 ? p.v[i] : sum[i] + p.v[i];
+// y (+)= x0 + x1 + .., in this order, of whatever storage types        reads the sum of all s, writes s
+template <int W, class U> __device__ __forceinline__ void add_up(const Summands& all, U* y, int y_pitch, Sheet s, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
+        Floats<W> sum = {};
+        for (int k = 0; k < all.count; ++k) {
+            Floats<W> p = {};
+            if (!all.half[k]) p = read<W>(row(static_cast<const float*>(all.x[k]), all.pitch[k], r) + c);
+            else if constexpr (W != WIDE<float>) p = read<W>(row(static_cast<const bf16*>(all.x[k]), all.pitch[k], r) + c);
+            for (int w = 0; w < W; ++w) sum.v[w] = k == 0 ? p.v[w] : sum.v[w] + p.v[w];
         }
-    }
-    T* to = y + (long long)r * pitch + c;
-    if constexpr (V == 1) {
-        put(to, sum[0], add);
-    } else {
-        Pack<T> out;
-        if (add) out = load_pack(to);
-        for (int i = 0; i < V; i++) out.v[i] = add ? out.v[i] + sum[i] : sum[i];
-        store_pack(to, out);
+        write<W>(row(y, y_pitch, r) + c, sum, add);
     }
 }
-
-#define ADD(name, T, V)                                                                                                         \
-    extern "C" __global__ void __launch_bounds__(256) name(Summands xs, T* y, int pitch, int rows, int cols, int add) {         \
-        add_rows<T, V>(xs, y, pitch, rows, cols, add);                                                                          \
-    }                                                                                                                           \
-    KERNEL_EXPORT(name)
-ADD(add_f32, float, 1)
-ADD(add_f32x4, float, 4)
-ADD(add_bf16, bf16, 1)
-ADD(add_bf16x8, bf16, 8)
+extern "C" __global__ void __launch_bounds__(THREADS, 4) add_f32(
+    const __grid_constant__ Summands all,
+    float* y, // (rows, cols), may be the first x
+    int y_pitch, Sheet s, int add) {
+    if (s.width == 8) add_up<8>(all, y, y_pitch, s, add);
+    else if (s.width == 4) add_up<4>(all, y, y_pitch, s, add);
+    else add_up<1>(all, y, y_pitch, s, add);
+}
+KERNEL_EXPORT(add_f32)
+extern "C" __global__ void __launch_bounds__(THREADS) add_bf16(
+    const __grid_constant__ Summands all,
+    bf16* y, // (rows, cols), may be the first x
+    int y_pitch, Sheet s, int add) {
+    if (s.width == 8) add_up<8>(all, y, y_pitch, s, add);
+    else add_up<1>(all, y, y_pitch, s, add);
+}
+KERNEL_EXPORT(add_bf16)

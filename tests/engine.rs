@@ -66,6 +66,7 @@ fn passes_change_no_loss_and_no_update() {
         off(Fusions::NONE, Options::PLAIN),
         off(Fusions { act: false, ..all.0 }, all.1),
         off(Fusions { stats: false, ..all.0 }, all.1),
+        off(Fusions { group: false, ..all.0 }, all.1),
         off(all.0, Options { sums: false, ..all.1 }),
         off(all.0, Options { views: false, ..all.1 }),
         off(all.0, Options { in_place: false, ..all.1 }),

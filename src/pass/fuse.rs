@@ -9,6 +9,7 @@
 //! | `ScaleShiftSums.act`, `ScaleShiftDx.act` | `activation_dx` before them, by recomputing the sign of `x * scale + shift` |
 //! | `ScaleShiftDx.stats` | `channel_stats_dx` whose result is added to its own |
 
+use super::group::group;
 use crate::base::Val;
 use crate::error::Result;
 use crate::ir::{Graph, Node, Role, check};
@@ -26,13 +27,15 @@ pub struct Fusions {
     pub act: bool,
     /// The two memory passes of a batch norm's input gradient into one.
     pub stats: bool,
+    /// Small rows of one kind into one row: see [`super::group`].
+    pub group: bool,
 }
 
 impl Fusions {
     /// Every rule.
-    pub const ALL: Fusions = Fusions { scale: true, bias: true, act: true, stats: true };
+    pub const ALL: Fusions = Fusions { scale: true, bias: true, act: true, stats: true, group: true };
     /// No rule: every row as the model wrote it.
-    pub const NONE: Fusions = Fusions { scale: false, bias: false, act: false, stats: false };
+    pub const NONE: Fusions = Fusions { scale: false, bias: false, act: false, stats: false, group: false };
 }
 
 /// Applies the rules, drops rows that nothing needs any more, and checks the result.
@@ -54,6 +57,9 @@ pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
     }
     let mut graph = f.finish();
     graph.prune();
+    if fusions.group {
+        group(&mut graph);
+    }
     check(&graph)?;
     Ok(graph)
 }

@@ -5,6 +5,7 @@
 
 pub mod fuse;
 pub mod grad;
+pub mod group;
 pub mod plan;
 pub mod precision;
 

@@ -168,7 +168,8 @@ impl<A> Typed<A> {
         let read = sources[0].dtype;
         let found = self.instances.iter().find(|(r, w, _)| (*r, *w) == (read, written.dtype));
         let same = sources.iter().all(|x| x.dtype == read);
-        let wrong = || panic!("{} has no instance from {:?} to {}", self.name, sources.iter().map(|x| x.dtype).collect::<Vec<_>>(), written.dtype);
+        let wrong =
+            || panic!("{} has no instance from {:?} to {}", self.name, sources.iter().map(|x| x.dtype).collect::<Vec<_>>(), written.dtype);
         found.filter(|_| same).unwrap_or_else(wrong).2
     }
 

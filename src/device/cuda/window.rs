@@ -64,7 +64,12 @@ mod tests {
         for d in (1..300).chain([1 << 16, (1 << 16) + 1, 12_544, 50_176, (1 << 31) - 1]) {
             let by = Divisor::by(d);
             let edges = [0, 1, d as u64 - 1, d as u64, (1 << 31) - 1, (1 << 31) - d as u64];
-            let drawn: Vec<u64> = (0..200).map(|_| { n = n * 6_364_136_223_846_793_005 % (1 << 61) + 1; n % (1 << 31) }).collect();
+            let drawn: Vec<u64> = (0..200)
+                .map(|_| {
+                    n = n * 6_364_136_223_846_793_005 % (1 << 61) + 1;
+                    n % (1 << 31)
+                })
+                .collect();
             for n in edges.into_iter().chain(drawn).filter(|&n| n < 1 << 31) {
                 assert_eq!((n * u64::from(by.multiplier)) >> by.shift, n / d as u64, "{n} / {d}");
             }

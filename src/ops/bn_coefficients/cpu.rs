@@ -39,10 +39,14 @@ simd! {
 
 impl Run<Cpu> for BnCoefficients {
     fn run(&self, call: &Call<'_, Cpu>) {
-        let (mean, var, beta) = (call.src(0).flat(), call.src(1).flat(), call.src(call.ins.len() - 1).flat());
-        let gamma = self.gamma.then(|| call.src(2).flat());
-        // SAFETY: all vectors have the length of `mean`, by shape inference; one thread writes the results.
-        unsafe { coefficients(call.device.isa, self.epsilon, mean, var, gamma, beta, call.dst(0), call.dst(1)) }
+        let each = 3 + usize::from(self.gamma);
+        for layer in 0..call.outs.len() / 2 {
+            let vector = |i: usize| call.src(layer * each + i).flat();
+            let (mean, var, gamma, beta) = (vector(0), vector(1), self.gamma.then(|| vector(2)), vector(each - 1));
+            let (scale, shift) = (call.dst(2 * layer), call.dst(2 * layer + 1));
+            // SAFETY: all vectors of a layer have the length of `mean`, by shape inference; one thread writes the results.
+            unsafe { coefficients(call.device.isa, self.epsilon, mean, var, gamma, beta, scale, shift) }
+        }
     }
 }
 

@@ -2,14 +2,30 @@ use super::{BnCoefficients, BnCoefficientsDx};
 use crate::device::Call;
 use crate::device::cuda::sheet::THREADS;
 use crate::device::cuda::{Cuda, DevicePtr, tiles};
-use crate::kernels;
 use crate::ops::Run;
+use crate::{kernel_struct, kernels};
+
+/// The most layers of a launch.
+const MOST: usize = 32;
+
+/// `Coefficients` of batch_norm.cu.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Coefficients {
+    mean: [DevicePtr; MOST],
+    var: [DevicePtr; MOST],
+    gamma: [DevicePtr; MOST],
+    beta: [DevicePtr; MOST],
+    scale: [DevicePtr; MOST],
+    shift: [DevicePtr; MOST],
+    channels: [i32; MOST],
+    add_scale: [i32; MOST],
+    add_shift: [i32; MOST],
+}
+kernel_struct!(Coefficients);
 
 kernels! { in "batch_norm";
-    fn bn_coefficients(
-        mean: *const f32, var: *const f32, gamma: *const f32, beta: *const f32, epsilon: f64,
-        scale: *mut f32, add_scale: i32, shift: *mut f32, add_shift: i32, channels: i32,
-    );
+    fn bn_coefficients(all: Coefficients, epsilon: f64);
     fn bn_coefficients_dx(
         mean: *const f32, var: *const f32, gamma: *const f32, dscale: *const f32, dshift: *const f32, epsilon: f64,
         dmean: *mut f32, add_mean: i32, dvar: *mut f32, add_var: i32, dgamma: *mut f32, add_gamma: i32, dbeta: *mut f32, add_beta: i32,
@@ -22,11 +38,21 @@ const NONE: DevicePtr = DevicePtr(0);
 
 impl Run<Cuda> for BnCoefficients {
     fn run(&self, call: &Call<'_, Cuda>) {
-        let [mean, var, beta] = [0, 1, call.ins.len() - 1].map(|i| call.src(i).floats());
-        let gamma = if self.gamma { call.src(2).floats() } else { NONE };
-        let (scale, shift) = (call.dst(0), call.dst(1));
-        let arguments = (mean, var, gamma, beta, self.epsilon, scale.floats(), scale.add, shift.floats(), shift.add, scale.cols);
-        call.launch(bn_coefficients, tiles(scale.cols, THREADS as i32), THREADS, 0, arguments);
+        let each = 3 + usize::from(self.gamma);
+        let layers: Vec<usize> = (0..call.outs.len() / 2).collect();
+        for some in layers.chunks(MOST) {
+            let mut all: Coefficients = bytemuck::Zeroable::zeroed();
+            for (k, &layer) in some.iter().enumerate() {
+                let vector = |i: usize| call.src(layer * each + i).floats();
+                (all.mean[k], all.var[k], all.beta[k]) = (vector(0), vector(1), vector(each - 1));
+                all.gamma[k] = if self.gamma { vector(2) } else { NONE };
+                let (scale, shift) = (call.dst(2 * layer), call.dst(2 * layer + 1));
+                (all.scale[k], all.shift[k]) = (scale.floats(), shift.floats());
+                (all.channels[k], all.add_scale[k], all.add_shift[k]) = (scale.cols, scale.add, shift.add);
+            }
+            let longest = all.channels.iter().copied().max().unwrap_or(0);
+            call.launch(bn_coefficients, (tiles(longest, THREADS as i32), some.len()), THREADS, 0, (all, self.epsilon));
+        }
     }
 }
 

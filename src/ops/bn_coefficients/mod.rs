@@ -4,6 +4,9 @@
 //! `gamma (x - mean) rstd + beta = x scale + shift`. Backwards, with `ds = dscale - mean dshift` (what reaches `scale`
 //! directly and through `shift`): `dgamma = rstd ds`, `dvar = -1/2 gamma rstd^3 ds`, `dmean = -scale dshift`,
 //! `dbeta = dshift`. Without gamma (InceptionV3), gamma is 1 and has no gradient.
+//!
+//! A row may compute the coefficients of many layers: those of all frozen ones are gathered into one by [`crate::pass::group`],
+//! after the gradient pass.
 
 mod cpu;
 pub(in crate::ops) mod cuda;
@@ -13,7 +16,7 @@ use super::channel_stats::zeros_like;
 use super::{Case, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, arity, per_channel};
 use crate::base::{Shape, Ty, Val};
 
-/// `mean, var, (gamma), beta -> scale, shift`, all `[C]`.
+/// `mean, var, (gamma), beta -> scale, shift`, all `[C]`, once for each layer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BnCoefficients {
     pub epsilon: f64,
@@ -31,13 +34,20 @@ impl Rule for BnCoefficients {
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
         let names: &[&str] = if self.gamma { &["mean", "var", "gamma", "beta"] } else { &["mean", "var", "beta"] };
-        all_per_channel(names, ins)?;
-        Ok(vec![ins[0]; 2])
+        let layers = ins.chunks(names.len()).map(|ins| {
+            all_per_channel(names, ins)?;
+            Ok([ins[0]; 2])
+        });
+        let outs: Vec<[Ty; 2]> = layers.collect::<Result<_, String>>()?;
+        if outs.is_empty() { Err(format!("has no inputs, expects {}", names.len())) } else { Ok(outs.concat()) }
     }
 
     fn vjp(&self, at: &Site, dys: &[Option<Val>], e: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
         if dys.iter().all(Option::is_none) {
             return Ok(vec![None; at.ins.len()]);
+        }
+        if dys.len() > 2 {
+            return Err("computes the coefficients of several layers, and they are gathered after the gradient pass");
         }
         let [dscale, dshift] = [0, 1].map(|i| dys[i].unwrap_or_else(|| zeros_like(at.outs[i], e)));
         let mut ins = at.ins[..at.ins.len() - 1].to_vec();
@@ -46,9 +56,9 @@ impl Rule for BnCoefficients {
         Ok(all.into_iter().zip(at.wants).map(|(gradient, &wanted)| wanted.then_some(gradient)).collect())
     }
 
-    // Sum, root, quotient; product, difference.
-    fn flops(&self, ins: &[Ty], _: &[Ty]) -> u64 {
-        5 * ins[0].shape.len() as u64
+    // For each scale and its shift: sum, root, quotient; product, difference.
+    fn flops(&self, _: &[Ty], outs: &[Ty]) -> u64 {
+        outs.iter().step_by(2).map(|scale| 5 * scale.shape.len() as u64).sum()
     }
 
     fn cases() -> Vec<Case> {
@@ -56,7 +66,14 @@ impl Rule for BnCoefficients {
             let op = BnCoefficients { epsilon: 1e-3, gamma };
             Case::of(format!("{channels}"), op, vec![Shape::from([channels]); 3 + usize::from(gamma)]).fill(1, Fill::Positive)
         };
-        CHANNELS.into_iter().flat_map(|channels| [case(channels, true), case(channels, false)]).collect()
+        let layers = |channels: &[usize], gamma: bool| {
+            let vectors = 3 + usize::from(gamma);
+            let ins = channels.iter().flat_map(|&c| vec![Shape::from([c]); vectors]).collect();
+            let case = Case::of(format!("{} of {}", channels.len(), channels[0]), BnCoefficients { epsilon: 1e-3, gamma }, ins).forward_only();
+            (0..channels.len()).fold(case, |case, layer| case.fill(layer * vectors + 1, Fill::Positive))
+        };
+        let one = CHANNELS.into_iter().flat_map(|channels| [case(channels, true), case(channels, false)]);
+        one.chain([layers(&[17, 300, 1], true), layers(&[5; 35], false)]).collect()
     }
 
     fn detail(&self) -> String {

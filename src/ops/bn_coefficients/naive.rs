@@ -5,15 +5,19 @@ use crate::ops::Run;
 
 impl Run<Naive> for BnCoefficients {
     fn run(&self, call: &Call<'_, Naive>) {
-        let (mean, var, beta) = (call.input(0), call.input(1), call.input(call.ins.len() - 1));
-        let gamma = if self.gamma { call.input(2) } else { var.map(|_| 1.0) };
-        let (mut scale, mut shift) = (Array::zeros(mean.shape), Array::zeros(mean.shape));
-        for c in 0..mean.data.len() {
-            scale[c] = gamma[c] / (var[c] + self.epsilon).sqrt();
-            shift[c] = beta[c] - mean[c] * scale[c];
+        let each = 3 + usize::from(self.gamma);
+        for layer in 0..call.outs.len() / 2 {
+            let first = layer * each;
+            let (mean, var, beta) = (call.input(first), call.input(first + 1), call.input(first + each - 1));
+            let gamma = if self.gamma { call.input(first + 2) } else { var.map(|_| 1.0) };
+            let (mut scale, mut shift) = (Array::zeros(mean.shape), Array::zeros(mean.shape));
+            for c in 0..mean.data.len() {
+                scale[c] = gamma[c] / (var[c] + self.epsilon).sqrt();
+                shift[c] = beta[c] - mean[c] * scale[c];
+            }
+            call.output(2 * layer, scale);
+            call.output(2 * layer + 1, shift);
         }
-        call.output(0, scale);
-        call.output(1, shift);
     }
 }
 

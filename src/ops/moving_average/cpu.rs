@@ -1,7 +1,6 @@
 use super::MovingAverage;
 use crate::device::Call;
 use crate::device::cpu::Cpu;
-use crate::device::cpu::columns::rows_per_share;
 use crate::ops::Run;
 use crate::simd;
 
@@ -19,17 +18,12 @@ simd! {
 
 impl Run<Cpu> for MovingAverage {
     fn run(&self, call: &Call<'_, Cpu>) {
-        let (cpu, moving, batch, y) = (call.device, call.src(0), call.src(1), call.dst(0));
         let (stay, enter) = (self.momentum as f32, (1.0 - self.momentum) as f32);
-        cpu.pool.ranges(y.rows, rows_per_share(y.cols), |rows| {
-            for r in rows {
-                // SAFETY: row `r` of all three lies in its arena and belongs to this thread; an element is read before it
-                // is written, so `y` may be `moving`.
-                unsafe {
-                    let (from, with) = (moving.ptr().add(r * moving.pitch), batch.ptr().add(r * batch.pitch));
-                    blend(cpu.isa, from, with, y.ptr().add(r * y.pitch), y.cols, stay, enter, y.adds());
-                }
-            }
-        });
+        for out in 0..call.outs.len() {
+            let (moving, batch, y) = (call.src(2 * out).flat(), call.src(2 * out + 1).flat(), call.dst(out));
+            // SAFETY: the three vectors are equally long, by shape inference; one thread writes the result, and an element is
+            // read before it is written, so `y` may be `moving`.
+            unsafe { blend(call.device.isa, moving.as_ptr(), batch.as_ptr(), y.ptr(), y.cols, stay, enter, y.adds()) };
+        }
     }
 }

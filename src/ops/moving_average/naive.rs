@@ -5,10 +5,12 @@ use crate::ops::Run;
 
 impl Run<Naive> for MovingAverage {
     fn run(&self, call: &Call<'_, Naive>) {
-        let (mut moving, batch) = (call.input(0), call.input(1));
-        for i in 0..moving.data.len() {
-            moving[i] = moving[i] * self.momentum + batch[i] * (1.0 - self.momentum);
+        for out in 0..call.outs.len() {
+            let (mut moving, batch) = (call.input(2 * out), call.input(2 * out + 1));
+            for i in 0..moving.data.len() {
+                moving[i] = moving[i] * self.momentum + batch[i] * (1.0 - self.momentum);
+            }
+            call.output(out, moving);
         }
-        call.output(0, moving);
     }
 }
