@@ -62,8 +62,11 @@ impl Manner {
         memory: 4 << 30,
         processors: 1,
     };
+    /// All checks on a chip with many multiprocessors, threads and blocks in descending order, copies at once.
+    pub const CHECKED_OTHERWISE: Manner = Manner { order: Order::Descending, landing: Landing::AtOnce, processors: 132, ..Manner::CHECKED };
     /// No checks but guard zones, threads in random order, copies at once.
-    pub const FAST: Manner = Manner { build: Build::Fast, order: Order::Random, landing: Landing::AtOnce, ..Manner::CHECKED };
+    pub const FAST: Manner =
+        Manner { build: Build::Fast, order: Order::Random, landing: Landing::AtOnce, processors: 132, ..Manner::CHECKED };
 }
 
 /// How the object calls what Rust passes; `emulator/runtime.h` has the same.
