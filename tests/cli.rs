@@ -83,7 +83,8 @@ fn wrong_usage_is_refused_and_names_the_cause() {
     assert!(refusal(&["bench", "--backbone", "vgg16", "--batch-size", "0"], 2).contains("at least 1"));
     assert!(refusal(&["bench", "--backbone", "vgg16", "--input-size", "16"], 2).contains("at least 32"));
     assert!(refusal(&["bench", "--backbone", "vgg16", "--input-size", "32", "--precision", "bf16"], 2).contains("f32"));
-    assert!(refusal(&["bench", "--backbone", "vgg16", "--device", "cuda"], 3).contains("no CUDA device"));
+    assert!(refusal(&["bench", "--backbone", "vgg16", "--device", "gpu"], 2).contains("cuda:N"));
+    assert!(refusal(&["bench", "--peak", "--device", "cuda"], 2).contains("the processor"));
     assert!(refusal(&["summary", "missing.safetensors"], 2).contains("missing.safetensors"));
     assert!(refusal(&["summary", "xception", "--input-size", "40"], 2).contains("71"));
     assert!(refusal(&["selftest", "--op", "conv3d"], 2).contains("conv2d"));
@@ -207,6 +208,6 @@ fn explain_prints_the_graph_after_any_pass() {
 fn devices_are_listed() {
     let devices = json(&["devices", "--json"]);
     let names: Vec<&str> = devices.as_array().unwrap().iter().map(|d| d["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["cpu", "naive", "cuda"]);
-    assert!(stdout(&["devices"]).starts_with("cpu "));
+    assert_eq!(names.iter().filter(|name| !name.starts_with("cuda")).collect::<Vec<_>>(), [&"cpu", &"naive"]);
+    assert!(names.iter().any(|name| name.starts_with("cuda")), "a GPU, or why there is none");
 }

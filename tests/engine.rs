@@ -60,7 +60,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 
 #[test]
 fn passes_change_no_loss_and_no_update() {
-    let off = |fusions, plan| Passes { fusions, plan };
+    let off = |fusions, plan| Passes { fusions, plan, ..Passes::default() };
     let all = (Fusions::ALL, Options::default());
     let variants = [
         off(Fusions::NONE, Options::PLAIN),
@@ -93,7 +93,7 @@ fn a_frozen_batch_norm_in_its_convolution_changes_nothing() {
         let size = backbone.minimum_size();
         let run = |fusions: Fusions| {
             let graph = Spec { batch: 2, size, ..Spec::new(backbone, CLASSES) }.build().unwrap().graph;
-            let mut program = Program::compile(graph, &Naive, Passes { fusions, plan: Options::default() }).unwrap();
+            let mut program = Program::compile(graph, &Naive, Passes { fusions, ..Passes::default() }).unwrap();
             let mut session = Session::new(Naive).unwrap();
             fill(&mut session, &program, None, 7).unwrap();
             session.run(&mut program, &[("pixels", &pixels(2, size))]).unwrap();

@@ -202,11 +202,11 @@ fn weights_of_another_network_leave_no_folder_and_a_diverged_run_its_losses() {
     assert!(fs::read_to_string(data.path("wild/steps.csv")).unwrap().lines().count() > 1, "the losses up to then are kept");
     assert!(!data.path("wild/best.safetensors").exists(), "no file holds a number that is not finite");
     let config = data.path("cuda.toml");
-    fs::write(&config, fs::read_to_string(data.path("vgg/config.toml")).unwrap().replace("device = \"auto\"", "device = \"cuda\""))
+    fs::write(&config, fs::read_to_string(data.path("vgg/config.toml")).unwrap().replace("device = \"auto\"", "device = \"cuda:1023\""))
         .unwrap();
     let out = data.path("cuda");
     let cuda = defrost(&["train", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()]);
-    assert_eq!(cuda.status.code(), Some(3), "the config's device counts: {}", String::from_utf8_lossy(&cuda.stderr));
+    assert!(matches!(cuda.status.code(), Some(2 | 3)), "the config's device counts: {}", String::from_utf8_lossy(&cuda.stderr));
 }
 
 const HEAD: [&str; 10] = ["--backbone", "vgg16", "--weights", "random", "--input-size", "32", "--freeze", "all", "--batch-size", "8"];

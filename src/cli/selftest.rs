@@ -15,7 +15,7 @@ use serde::Serialize;
 /// Each gradient is compared with finite differences in f64, each op of the device with plain f64 loops, and faults are
 /// planted to show that the checks would notice them.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  defrost selftest\n  defrost selftest --op conv2d --json\n  defrost selftest --time")]
+#[command(after_help = "Examples:\n  defrost selftest\n  defrost selftest --device emulated --op conv2d --json\n  defrost selftest --time")]
 pub struct Args {
     /// Device to check
     #[arg(long, value_name = "DEVICE", value_enum, default_value_t = Name::Cpu)]

@@ -7,7 +7,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod naive;
 
-use crate::base::{DType, Ty};
+use crate::base::{DType, Precision, Ty};
 use crate::error::Result;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -86,6 +86,9 @@ pub trait Device: Sized {
 
     /// The number type that `f32` models run in on this device.
     fn float(&self) -> DType;
+
+    /// What programs on this device may compute in.
+    fn precisions(&self) -> &'static [Precision];
 
     /// Zeroed memory of at least `bytes` bytes, aligned to 64.
     ///

@@ -4,7 +4,7 @@
 //! pitch, [`Write::Add`] and aliasing are settled here once, so that no naive op can get them wrong or depend on them.
 
 use super::{Call, Device, Operand, Write};
-use crate::base::{DType, Shape};
+use crate::base::{DType, Precision, Shape};
 use crate::error::Result;
 use std::cell::RefCell;
 use std::ops::{Index, IndexMut};
@@ -27,6 +27,10 @@ impl Device for Naive {
 
     fn float(&self) -> DType {
         DType::F64
+    }
+
+    fn precisions(&self) -> &'static [Precision] {
+        &[Precision::F64]
     }
 
     fn alloc(&self, bytes: usize) -> Result<Self::Memory> {

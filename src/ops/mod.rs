@@ -377,6 +377,9 @@ impl fmt::Display for Op {
     }
 }
 
+pub use activation::Act;
+pub use cast::MOST_CASTS;
+
 // The list: a folder and the ops it defines, forward first, then its gradients.
 ops! {
     preprocess::{ Preprocess, PreprocessDx },

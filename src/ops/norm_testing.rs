@@ -326,7 +326,7 @@ fn the_gradient_of_a_fused_relu_is_open_exactly_where_the_relu_is() {
         );
         let dx = run(
             &cpu,
-            &super::ScaleShiftDx { act, stats: false, wide: false }.into(),
+            &super::ScaleShiftDx { act, ..Default::default() }.into(),
             &[row, row, vector, vector],
             &[ones, x.clone(), scale.clone(), shift.clone()],
             Write::Set,

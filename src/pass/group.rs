@@ -45,3 +45,42 @@ fn gather(graph: &mut Graph, late: bool, pick: fn(&Op) -> bool) {
 fn same(a: &Node, b: &Node) -> bool {
     a.op == b.op && a.phase == b.phase
 }
+
+#[cfg(test)]
+mod tests {
+    use super::group;
+    use crate::ir::{Builder, Graph, Init, check};
+    use crate::ops::{BnCoefficients, ChannelStats, Emit, MovingAverage, Op, ScaleShift};
+
+    /// Batch norms one after the other, on the batch's statistics where `batch` says so.
+    fn norms(batch: &[bool]) -> Graph {
+        let mut b = Builder::new();
+        let mut x = b.input("x", [2, 3, 3, 5]);
+        for (i, &batch) in batch.iter().enumerate() {
+            b.at(format!("norm{i}"));
+            let [mean, var] = [("mean", Init::Zeros), ("var", Init::Ones)].map(|(name, init)| b.state(name, [5], init));
+            let beta = b.param("beta", [5], Init::Zeros);
+            let stats = if batch { b.emit(ChannelStats.into(), &[x]) } else { vec![mean, var] };
+            let k = b.emit(BnCoefficients { epsilon: 1e-3, gamma: false }.into(), &[stats[0], stats[1], beta]);
+            x = b.op(ScaleShift::default(), &[x, k[0], k[1]]);
+            if batch {
+                [(mean, stats[0]), (var, stats[1])].into_iter().for_each(|(of, by)| {
+                    b.update(MovingAverage { momentum: 0.9 }, &[of, by], of);
+                });
+            }
+        }
+        b.output("y", x);
+        b.finish().unwrap()
+    }
+
+    #[test]
+    fn rows_that_wait_for_nothing_are_gathered_and_others_stay() {
+        let mut graph = norms(&[false, true, false, true, false]);
+        group(&mut graph);
+        check(&graph).unwrap();
+        let of = |pick: fn(&Op) -> bool| graph.nodes.iter().filter(|n| pick(&n.op)).map(|n| n.outs.len()).collect::<Vec<_>>();
+        assert_eq!(of(|op| matches!(op, Op::MovingAverage(_))), [4]);
+        // Three frozen ones together, and two that wait for their batch.
+        assert_eq!(of(|op| matches!(op, Op::BnCoefficients(_))), [6, 2, 2]);
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::draw::{Random, inputs};
 use super::{Row, title};
-use crate::base::Val;
+use crate::base::{Precision, Val};
 use crate::device::naive::{Array, Naive};
 use crate::error::Result;
 use crate::exec::{Passes, Program, Session};
@@ -18,7 +18,7 @@ const STEP: f64 = 1e-5;
 /// At most so many elements of an input are varied.
 const ELEMENTS: usize = 48;
 
-const PLAIN: Passes = Passes { fusions: Fusions::NONE, plan: Options::PLAIN };
+const PLAIN: Passes = Passes { precision: Precision::F64, fusions: Fusions::NONE, plan: Options::PLAIN };
 
 /// Compares, for each varied input `x`, the rule's `d <r, y> / dx` with `(<r, y(x + h)> - <r, y(x - h)>) / 2h`. The rule's
 /// gradient is multiplied by `bend`, which is 1 except in a planted fault.

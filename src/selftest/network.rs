@@ -6,7 +6,7 @@
 
 use super::Row;
 use super::draw::Random;
-use crate::base::{DType, Padding, Val, Window};
+use crate::base::{DType, Padding, Precision, Val, Window};
 use crate::device::Arena;
 use crate::error::Result;
 use crate::exec::{Passes, Program, Session};
@@ -39,34 +39,39 @@ struct Trained {
 ///
 /// # Errors
 /// When a machine has no memory.
-pub fn check<D: Backend, E: Backend>(device: D, right: E) -> Result<(D, Vec<Row>)> {
+pub fn check<D: Backend, E: Backend>(device: D, right: E, precision: Precision) -> Result<(D, Vec<Row>)> {
     let name = device.describe();
     let row = |check: &str, share: f64, fault: Option<String>| Row {
         case: "a network of four blocks, three steps".into(),
-        check: format!("{name} {check}"),
+        check: format!("{name} {precision} {check}"),
         share,
         fault,
     };
-    let (expected, _) = train(right, false)?;
-    let (found, device) = match train(device, false) {
+    let (expected, _) = train(right, Precision::F32, false)?;
+    let (found, device) = match train(device, precision, false) {
         Ok(found) => found,
         Err(error) => return Err(error.at("the self-test's network")),
     };
-    let budget = budget();
+    let budget = budget(precision);
     let losses = expected.losses.iter().zip(&found.losses).map(|(e, f)| ((e - f) / e).abs()).fold(0.0, f64::max);
     let mut rows = vec![row("losses", losses / budget, None), row("weights", distance(&expected.weights, &found.weights) / budget, None)];
-    let (again, device) = train(device, true)?;
+    let (again, device) = train(device, precision, true)?;
     let same = again.losses == found.losses && again.weights == found.weights;
     rows.push(row("replayed", 0.0, (!same).then(|| "a replayed step has other bits than its rows one by one".into())));
     Ok((device, rows))
 }
 
 /// Rounding errors of one layer (as the op table has them, for its longest sum) through the depth of the network and back, as a
-/// random walk, for each of the steps.
-fn budget() -> f64 {
+/// random walk, for each of the steps; under a policy that rounds operands, that rounding too.
+fn budget(precision: Precision) -> f64 {
     let longest = IMAGES.iter().product::<usize>() as f64;
     let layers = 2.0 * 20.0;
-    DType::F32.roundoff() * (8.0 + 4.0 * longest.sqrt()) * f64::sqrt(layers * STEPS as f64)
+    let operands = match precision {
+        Precision::F64 | Precision::F32 => 0.0,
+        Precision::Tf32 => 2f64.powi(-11),
+        Precision::Bf16 => DType::Bf16.roundoff(),
+    };
+    (DType::F32.roundoff() * (8.0 + 4.0 * longest.sqrt()) + operands) * f64::sqrt(layers * STEPS as f64)
 }
 
 /// The root mean square of the differences against that of the numbers; infinite where something is not finite.
@@ -75,8 +80,8 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     if (d / n).is_finite() { f64::sqrt(d / n) } else { f64::INFINITY }
 }
 
-fn train<D: Backend>(device: D, row_by_row: bool) -> Result<(Trained, D)> {
-    let mut program = Program::compile(network()?, &device, Passes::default())?;
+fn train<D: Backend>(device: D, precision: Precision, row_by_row: bool) -> Result<(Trained, D)> {
+    let mut program = Program::compile(network()?, &device, Passes { precision, ..Passes::default() })?;
     let mut session = Session::new(device)?;
     session.reserve(&program)?;
     start(&mut session, &program)?;
@@ -259,7 +264,7 @@ mod tests {
 
     #[test]
     fn the_cpu_trains_the_network_as_the_specification_does() {
-        let (_, rows) = check(Cpu::with(Isa::best(), 2), Naive).unwrap();
+        let (_, rows) = check(Cpu::with(Isa::best(), 2), Naive, Precision::F32).unwrap();
         assert!(rows.iter().all(Row::passed), "{rows:#?}");
         // The budget is not so wide that it says nothing: errors lie within a factor of a few hundred of it.
         assert!(rows[1].share > 1e-3, "{rows:#?}");

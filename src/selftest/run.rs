@@ -60,18 +60,16 @@ pub struct Typed {
 }
 
 impl Typed {
-    /// `None` where the policy changes nothing: then f32 has been tried.
-    pub fn of(op: &Op, ins: &[Array], precision: Precision) -> Result<Option<Self>> {
+    /// `None` where the policy changes nothing, which f32 has tried, and for a cast in f32 on a device of several types.
+    pub fn of(op: &Op, ins: &[Array], precision: Precision, types: usize) -> Result<Option<Self>> {
         let mut op = op.clone();
         let float = precision.float();
         let plain: Vec<Ty> = ins.iter().map(|a| Ty { shape: a.shape, dtype: float }).collect();
+        let narrows = op.infer(&plain).is_ok_and(|outs| outs.iter().any(|o| o.dtype == DType::Bf16));
         let differs = match precision {
-            Precision::F64 | Precision::F32 => true,
+            Precision::F64 | Precision::F32 => types == 1 || !narrows,
             Precision::Tf32 => op.multiply_in(Math::Tf32),
-            Precision::Bf16 => {
-                (0..ins.len()).any(|i| half(&op, i, plain[i]))
-                    || op.infer(&plain).is_ok_and(|outs| outs.iter().any(|o| o.dtype == DType::Bf16))
-            }
+            Precision::Bf16 => narrows || (0..ins.len()).any(|i| half(&op, i, plain[i])),
         };
         if !differs {
             return Ok(None);
@@ -81,7 +79,7 @@ impl Typed {
         let ins: Vec<Ty> = plain.iter().enumerate().map(typed).collect();
         let mut outs = op.infer(&ins).map_err(Error::internal)?;
         if precision != Precision::Bf16 {
-            outs.iter_mut().for_each(|ty| ty.dtype = float); // a cast, on a device with one type
+            outs.iter_mut().for_each(|ty| ty.dtype = float); // of a cast, where there is one type
         }
         Ok(Some(Typed { op, ins, outs }))
     }
@@ -108,8 +106,8 @@ pub fn check<D: Backend>(case: &Case, device: &D, how: How, fault: Fault) -> Res
         return Ok(Vec::new()); // fusion makes no such row for this device
     }
     let drawn = inputs(case);
-    let Some(typed) = Typed::of(&case.op, &drawn, how.precision)? else { return Ok(Vec::new()) };
-    let Some(exact) = Typed::of(&case.op, &drawn, Precision::F64)? else { return Ok(Vec::new()) };
+    let Some(typed) = Typed::of(&case.op, &drawn, how.precision, device.precisions().len())? else { return Ok(Vec::new()) };
+    let Some(exact) = Typed::of(&case.op, &drawn, Precision::F64, 1)? else { return Ok(Vec::new()) };
     let ins: Vec<Array> = drawn.iter().enumerate().map(|(i, x)| typed.rounded(i, x)).collect();
     let mut random = Random(11);
     let old: Vec<Array> = typed.outs.iter().map(|ty| random.array(Fill::Normal, ty.shape).map(|x| ty.dtype.round(x))).collect();

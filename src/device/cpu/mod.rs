@@ -12,7 +12,7 @@ pub mod tile;
 pub mod view;
 
 use super::{Call, Device};
-use crate::base::DType;
+use crate::base::{DType, Precision};
 use crate::error::{Error, Result};
 pub use pool::Pool;
 pub use simd::Isa;
@@ -75,6 +75,10 @@ impl Device for Cpu {
 
     fn float(&self) -> DType {
         DType::F32
+    }
+
+    fn precisions(&self) -> &'static [Precision] {
+        &[Precision::F32]
     }
 
     fn alloc(&self, bytes: usize) -> Result<Memory> {

@@ -15,7 +15,7 @@ pub mod sheet;
 pub mod window;
 
 use super::{Arena, Call, Device, Operand, Write};
-use crate::base::DType;
+use crate::base::{DType, Precision};
 use crate::error::{Error, Result};
 pub use driver::{DevicePtr, Driver, Grid, Launch, Region};
 use kernel::Arguments;
@@ -90,6 +90,10 @@ impl Device for Cuda {
 
     fn float(&self) -> DType {
         DType::F32
+    }
+
+    fn precisions(&self) -> &'static [Precision] {
+        &[Precision::F32, Precision::Tf32, Precision::Bf16]
     }
 
     fn alloc(&self, bytes: usize) -> Result<Memory> {

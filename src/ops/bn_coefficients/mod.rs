@@ -69,7 +69,7 @@ impl Rule for BnCoefficients {
         let layers = |channels: &[usize], gamma: bool| {
             let vectors = 3 + usize::from(gamma);
             let ins = channels.iter().flat_map(|&c| vec![Shape::from([c]); vectors]).collect();
-            let case = Case::of(format!("{channels:?}"), BnCoefficients { epsilon: 1e-3, gamma }, ins).forward_only();
+            let case = Case::of(format!("{} of {}", channels.len(), channels[0]), BnCoefficients { epsilon: 1e-3, gamma }, ins).forward_only();
             (0..channels.len()).fold(case, |case, layer| case.fill(layer * vectors + 1, Fill::Positive))
         };
         let one = CHANNELS.into_iter().flat_map(|channels| [case(channels, true), case(channels, false)]);

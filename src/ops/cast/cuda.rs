@@ -1,4 +1,4 @@
-use super::{Cast, MOST, WeightCast};
+use super::{Cast, MOST_CASTS, WeightCast};
 use crate::device::Call;
 use crate::device::cuda::sheet::{Sheet, THREADS};
 use crate::device::cuda::{Cuda, DevicePtr};
@@ -10,10 +10,10 @@ use crate::{kernel_struct, kernels};
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Weights {
-    from: [DevicePtr; MOST],
-    to: [DevicePtr; MOST],
-    elements: [i32; MOST],
-    first: [i32; MOST],
+    from: [DevicePtr; MOST_CASTS],
+    to: [DevicePtr; MOST_CASTS],
+    elements: [i32; MOST_CASTS],
+    first: [i32; MOST_CASTS],
     count: i32,
     add: i32,
 }
@@ -38,10 +38,10 @@ impl Run<Cuda> for WeightCast {
     fn run(&self, call: &Call<'_, Cuda>) {
         let (none, count) = (DevicePtr(0), call.ins.len());
         let mut weights = Weights {
-            from: [none; MOST],
-            to: [none; MOST],
-            elements: [0; MOST],
-            first: [0; MOST],
+            from: [none; MOST_CASTS],
+            to: [none; MOST_CASTS],
+            elements: [0; MOST_CASTS],
+            first: [0; MOST_CASTS],
             count: count as i32,
             add: call.dst(0).add,
         };

@@ -54,7 +54,7 @@ impl Rule for Cast {
 pub struct WeightCast;
 
 /// Most filters of one row.
-pub const MOST: usize = 64;
+pub const MOST_CASTS: usize = 64;
 
 impl Rule for WeightCast {
     const NAME: &'static str = "weight_cast";
@@ -62,8 +62,8 @@ impl Rule for WeightCast {
     const SOURCE: &'static str = "src/ops/cast/mod.rs";
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        if !(1..=MOST).contains(&ins.len()) {
-            return Err(format!("has {} inputs, expects 1 to {MOST}", ins.len()));
+        if !(1..=MOST_CASTS).contains(&ins.len()) {
+            return Err(format!("has {} inputs, expects 1 to {MOST_CASTS}", ins.len()));
         }
         Ok(ins.iter().map(|&ty| Ty { dtype: DType::Bf16, ..ty }).collect())
     }
@@ -77,9 +77,9 @@ impl Rule for WeightCast {
     }
 
     fn weights(&self) -> &'static [usize] {
-        const ALL: [usize; 2 * MOST] = {
-            let (mut all, mut i) = ([0; 2 * MOST], 0);
-            while i < 2 * MOST {
+        const ALL: [usize; 2 * MOST_CASTS] = {
+            let (mut all, mut i) = ([0; 2 * MOST_CASTS], 0);
+            while i < 2 * MOST_CASTS {
                 all[i] = i;
                 i += 1;
             }

@@ -48,7 +48,7 @@ impl Rule for MovingAverage {
     fn cases() -> Vec<Case> {
         let case = |channels: &[usize]| {
             let pairs = channels.iter().flat_map(|&c| [Shape::from([c]); 2]).collect();
-            Case::of(format!("{channels:?}"), MovingAverage { momentum: 0.99 }, pairs).forward_only()
+            Case::of(format!("{} of {}", channels.len(), channels[0]), MovingAverage { momentum: 0.99 }, pairs).forward_only()
         };
         let mut cases: Vec<Case> = [3, 5, 17, 32, 48, 728].into_iter().map(|channels| case(&[channels])).collect();
         cases.extend([case(&[17, 300, 1]), case(&[5; 70])]);

@@ -14,7 +14,7 @@ mod proof;
 use crate::base::{Ty, Val};
 use crate::device::{Arena, Operand, Place, Write};
 use crate::error::{Error, Result};
-use crate::ir::{Graph, Phase, Role};
+use crate::ir::{Graph, Node, Phase, Role};
 use crate::ops::Op;
 use alias::Aliases;
 use std::ops::Range;
@@ -59,6 +59,8 @@ pub struct Step {
     /// Packed weights: arena, offset and bytes. Those of weights that change with every run live in [`Arena::Temps`], no longer than
     /// the step; those of constant weights stay in [`Arena::Derived`].
     pub derived: Option<(Arena, usize, usize)>,
+    /// Whether the results are kept from run to run, in [`Arena::Derived`], and computed when their source has changed alone.
+    pub kept: bool,
     pub layer: Arc<str>,
     pub phase: Phase,
     /// The row of the graph that the step carries out.
@@ -141,6 +143,7 @@ pub fn plan(graph: &Graph, needs: &Needs, options: Options) -> Result<Plan> {
             outs: node.outs.iter().map(|&v| operand(v, aliases.writes[v.index()])).collect::<Result<_>>()?,
             scratch: scratch.map(|(buffer, bytes)| (buffers[buffer].offset, bytes)),
             derived: packed.map(|(arena, at, bytes)| (arena, if arena == Arena::Temps { buffers[at].offset } else { at }, bytes)),
+            kept: keeps(graph, node),
             layer: node.layer.clone(),
             phase: node.phase,
             row,
@@ -199,12 +202,23 @@ impl Fixed {
                 _ => places[i],
             };
         }
+        for &v in graph.nodes.iter().filter(|node| keeps(graph, node)).flat_map(|node| &node.outs) {
+            let (ty, offset) = (graph.ty(v), &mut bytes[Arena::Derived.index()]);
+            places[v.index()] = Some(Place { arena: Arena::Derived, offset: *offset, pitch: ty.shape.cols() });
+            *offset = arena::align(*offset + ty.bytes());
+        }
         Ok(Fixed { places, bytes, trainable, accumulate: options.accumulate })
     }
 
     fn get(&self, v: Val) -> Option<Place> {
         self.places[v.index()]
     }
+}
+
+/// Whether the results of a row are kept from run to run: copies of weights that the program itself does not train.
+fn keeps(graph: &Graph, node: &Node) -> bool {
+    let trains = || graph.values.iter().any(|v| matches!(v.role, Role::Update { of } if !graph.states.contains(&of)));
+    matches!(node.op, Op::WeightCast(_)) && !(node.ins.iter().any(|&v| graph.trainable(v)) && trains())
 }
 
 fn range_place(graph: &Graph, v: Val, trainable: &Range<usize>, size: usize) -> Option<Place> {
