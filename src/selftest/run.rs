@@ -74,7 +74,8 @@ impl Typed {
         if !differs {
             return Ok(None);
         }
-        let typed = |(i, &ty): (usize, &Ty)| if precision == Precision::Bf16 && half(&op, i, ty) { Ty { dtype: DType::Bf16, ..ty } } else { ty };
+        let typed =
+            |(i, &ty): (usize, &Ty)| if precision == Precision::Bf16 && half(&op, i, ty) { Ty { dtype: DType::Bf16, ..ty } } else { ty };
         let ins: Vec<Ty> = plain.iter().enumerate().map(typed).collect();
         let mut outs = op.infer(&ins).map_err(Error::internal)?;
         if precision != Precision::Bf16 {
