@@ -106,6 +106,11 @@ pub fn check<D: Backend>(case: &Case, device: &D, how: How, fault: Fault) -> Res
     let Some(typed) = Typed::of(&case.op, &drawn, how.precision, device.precisions().len())? else { return Ok(Vec::new()) };
     let Some(exact) = Typed::of(&case.op, &drawn, Precision::F64, 1)? else { return Ok(Vec::new()) };
     let ins: Vec<Array> = drawn.iter().enumerate().map(|(i, x)| typed.rounded(i, x)).collect();
+    // Numbers that differ by less than the type holds are all one number: there is no variance left to compare.
+    let collapsed = |(fill, ty): (&Fill, &Ty)| matches!(fill, Fill::Offset { mean, deviation } if *deviation < mean.abs() * ty.dtype.roundoff());
+    if case.fill.iter().zip(&typed.ins).any(collapsed) {
+        return Ok(Vec::new());
+    }
     let mut random = Random(11);
     let old: Vec<Array> = typed.outs.iter().map(|ty| random.array(Fill::Normal, ty.shape).map(|x| ty.dtype.round(x))).collect();
     let in_place = (0..typed.outs.len()).any(|out| in_place(&typed, out).is_some());
