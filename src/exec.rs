@@ -23,6 +23,7 @@ use std::time::Duration;
 pub struct Program<D: Device> {
     graph: Graph,
     plan: Plan,
+    precision: Precision,
     id: u64,
     /// The versions of the weights that this program's packed weights were made from.
     packed: (u64, u64),
@@ -55,19 +56,25 @@ impl<D: Backend> Program<D> {
     /// When the device cannot run the number type, or (a defect) a check fails.
     pub fn compile(graph: Graph, device: &D, passes: Passes) -> Result<Self> {
         check(&graph)?;
+        let admitted = admitted(device, passes.precision)?;
         let fusions = Fusions { pre: passes.fusions.pre && device.normalises_inputs(), ..passes.fusions };
-        let graph = fuse(precision(graph, admitted(device, passes.precision)?)?, fusions)?;
+        let graph = fuse(precision(graph, admitted)?, fusions)?;
         let plan = plan(&graph, &|op, ins, outs| (device.scratch(op, ins, outs), device.derived(op, ins, outs)), passes.plan)?;
         let updates = |v: &crate::base::Val| matches!(graph.role(*v), Role::Update { of } if !graph.states.contains(&of));
         let trains = graph.nodes.iter().any(|n| n.phase == Phase::Update && n.outs.iter().any(updates));
         let id = number();
         let updates = plan.steps.iter().rposition(|s| s.phase != Phase::Update).map_or(0, |last| last + 1);
-        Ok(Program { graph, plan, id, packed: (0, 0), trains, updates, recorded: Default::default() })
+        Ok(Program { graph, plan, precision: admitted, id, packed: (0, 0), trains, updates, recorded: Default::default() })
     }
 
     /// The graph after all passes.
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The plan.

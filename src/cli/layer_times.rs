@@ -2,6 +2,7 @@
 
 use super::output;
 use super::workload::{Mode, Workload};
+use crate::base::Precision;
 use crate::device::Device;
 use crate::device::cpu::Cpu;
 use crate::error::Result;
@@ -46,7 +47,7 @@ pub fn run(cpu: &Cpu, batch: usize, json: bool) -> Result<()> {
     let peak = arithmetic(cpu.isa, &cpu.pool).flops_per_s;
     let mut layers: Vec<Layer> = Vec::new();
     for backbone in Backbone::ALL {
-        let workload = Workload { backbone, mode: Mode::Train, batch, size: backbone.default_size() };
+        let workload = Workload { backbone, mode: Mode::Train, batch, size: backbone.default_size(), precision: Precision::F32 };
         collect(backbone.name(), workload.compile(cpu)?.steps(), &mut layers);
     }
     let bar = ProgressBar::new(layers.len() as u64);

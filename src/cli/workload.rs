@@ -1,5 +1,6 @@
 //! A network with random weights and random pixels, ready to be run again and again: what `bench` and `profile` measure.
 
+use crate::base::Precision;
 use crate::error::{Error, Result};
 use crate::exec::{Passes, Program, Session};
 use crate::models::{Backbone, Freeze, Purpose, Spec};
@@ -31,6 +32,7 @@ pub struct Workload {
     pub mode: Mode,
     pub batch: usize,
     pub size: usize,
+    pub precision: Precision,
 }
 
 impl Workload {
@@ -60,7 +62,7 @@ impl Workload {
     /// # Errors
     /// A size below the backbone's minimum.
     pub fn compile<D: Backend>(self, device: &D) -> Result<Program<D>> {
-        let Workload { backbone, mode, batch, size } = self;
+        let Workload { backbone, mode, batch, size, .. } = self;
         let (purpose, freeze) = match mode {
             Mode::Train => (Purpose::Train, Freeze::None),
             Mode::Frozen => (Purpose::Train, Freeze::All),
@@ -71,7 +73,7 @@ impl Workload {
             Mode::Infer => model.graph,
             _ => training_graph(&model, &Optimizer::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 }))?,
         };
-        Program::compile(graph, device, Passes::default())
+        Program::compile(graph, device, Passes { precision: self.precision, ..Passes::default() })
     }
 
     /// Refuses a batch that a device with memory of its own has no room for, and names the largest that fits.

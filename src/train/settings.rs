@@ -125,8 +125,15 @@ choice! {
     }
 }
 choice! {
-    /// The number type of the network.
-    PrecisionName { F32 }
+    /// What training steps compute in; validation and prediction compute in f32.
+    PrecisionName {
+        /// Everything in f32.
+        F32,
+        /// Stored in f32, multiplied in tf32 on tensor cores; on a GPU.
+        Tf32,
+        /// Activations in bf16, multiplied on tensor cores; weights, statistics and the loss in f32; on a GPU.
+        Bf16,
+    }
 }
 
 /// The settings of a run, with the flags' names.
