@@ -105,8 +105,11 @@ fn report(device: String, rows: Vec<Row>) -> Report {
     }
 }
 
+/// The checks of one case on some devices.
+type Check = dyn Fn(&Case, &[Cuda]) -> Result<Vec<Row>> + Sync;
+
 /// Checks cases on as many threads as there are cores, each with devices of its own; rows come in the order of the cases.
-fn each(cases: &[Case], progress: &dyn Fn(usize, usize), check: &(dyn Fn(&Case, &[Cuda]) -> Result<Vec<Row>> + Sync)) -> Result<Vec<Row>> {
+fn each(cases: &[Case], progress: &dyn Fn(usize, usize), check: &Check) -> Result<Vec<Row>> {
     let (next, (sender, receiver)) = (AtomicUsize::new(0), mpsc::channel());
     // The network comes first: it takes longest.
     let networks = [

@@ -135,7 +135,7 @@ pub fn plan(graph: &Graph, needs: &Needs, options: Options) -> Result<Plan> {
         let place = places[v.index()].ok_or_else(|| Error::internal(format!("{v} has no place")).at(graph.name(v)))?;
         Ok(Operand { ty: graph.ty(v), place, write })
     };
-    let build = |(row, op, ins, scratch, packed): (usize, &Op, &Vec<Val>, Option<(usize, usize)>, Option<(Arena, usize, usize)>)| {
+    let build = |(row, op, ins, scratch, packed): Work| {
         let node = &graph.nodes[row];
         Ok(Step {
             op: op.clone(),
@@ -214,6 +214,10 @@ impl Fixed {
         self.places[v.index()]
     }
 }
+
+/// What a row of the graph asks for: its number, the op that is run, on which inputs, a buffer of working memory with its bytes, and
+/// packed weights (a buffer, or an offset in [`Arena::Derived`]).
+type Work<'a> = (usize, &'a Op, &'a Vec<Val>, Option<(usize, usize)>, Option<(Arena, usize, usize)>);
 
 /// Whether the results of a row are kept from run to run: copies of weights that the program itself does not train.
 fn keeps(graph: &Graph, node: &Node) -> bool {

@@ -3,6 +3,9 @@
 //! A transform in two dimensions is one along the rows and one along the columns. Results of a product `x` of the tile lie in plane
 //! `x` of a buffer, `plane` floats after those of the one before.
 
+// Two small matrices are walked at once, by rows in one and by columns in the other.
+#![allow(clippy::needless_range_loop)]
+
 use super::Size;
 use super::form::{Form, Four, Two};
 use super::tiles::Pixels;
