@@ -48,7 +48,9 @@ impl<D: Backend> Program<D> {
     /// When the device cannot run the number type, or (a defect) a check fails.
     pub fn compile(graph: Graph, device: &D, passes: Passes) -> Result<Self> {
         check(&graph)?;
-        let fusions = Fusions { pre: passes.fusions.pre && device.normalises_inputs(), ..passes.fusions };
+        let Fusions { pre, past, .. } = passes.fusions;
+        let able = device.normalises_inputs();
+        let fusions = Fusions { pre: pre && able, past: past && able, ..passes.fusions };
         let graph = fuse(precision(graph, device.float())?, fusions)?;
         let plan = plan(&graph, &|op, ins, outs| (device.scratch(op, ins, outs), device.derived(op, ins, outs)), passes.plan)?;
         static NEXT: AtomicU64 = AtomicU64::new(1);

@@ -161,7 +161,14 @@ pub(super) fn execute<D: Backend>(
     arenas.ensure(device, Arena::Derived, derived)?;
     arenas.ensure(device, Arena::Temps, scratch.0 + scratch.1 + 64)?;
     device.write(arenas.get_mut(Arena::Temps), 0, &image.bytes());
-    let call = Call { device, arenas: &arenas, ins: &sources, outs: &results, scratch: Some(scratch), derived: Some((Arena::Derived, 0, derived)) };
+    let call = Call {
+        device,
+        arenas: &arenas,
+        ins: &sources,
+        outs: &results,
+        scratch: Some(scratch),
+        derived: Some((Arena::Derived, 0, derived)),
+    };
     D::prepare(op, &call);
     D::run(op, &call);
     image.read_back(device, &arenas);
