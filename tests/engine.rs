@@ -63,10 +63,12 @@ fn passes_change_no_loss_and_no_update() {
     let off = |fusions, plan| Passes { fusions, plan, ..Passes::default() };
     let all = (Fusions::ALL, Options::default());
     let variants = [
-        off(Fusions::NONE, Options::PLAIN),
+        off(Fusions { pools: true, ..Fusions::NONE }, Options::PLAIN),
         off(Fusions { act: false, ..all.0 }, all.1),
         off(Fusions { stats: false, ..all.0 }, all.1),
         off(Fusions { group: false, ..all.0 }, all.1),
+        off(Fusions { pre: false, ..all.0 }, all.1),
+        off(Fusions { past: false, ..all.0 }, all.1),
         off(all.0, Options { sums: false, ..all.1 }),
         off(all.0, Options { views: false, ..all.1 }),
         off(all.0, Options { in_place: false, ..all.1 }),
@@ -82,6 +84,14 @@ fn passes_change_no_loss_and_no_update() {
             // Sums in another order, in f64, through a hundred layers.
             assert!((loss - other).abs() < 1e-10 * loss.abs(), "{backbone} {passes:?}: {loss} and {other}");
             assert!(distance(&others, &weights) < 1e-10, "{backbone} {passes:?}: weights differ by {}", distance(&others, &weights));
+        }
+        // A pool and a convolution in the other order round every value between them anew, not only their sums; batch norms over the
+        // two pixels that this size leaves at the end enlarge that tenfold.
+        if matches!(backbone, Backbone::DenseNet121 | Backbone::InceptionV3) {
+            let passes = off(Fusions { pools: false, ..all.0 }, all.1);
+            let (other, others) = step(Naive, training(backbone, 2, Freeze::None), passes, 2, size);
+            assert!((loss - other).abs() < 1e-9 * loss.abs(), "{backbone}, pools: {loss} and {other}");
+            assert!(distance(&others, &weights) < 1e-9, "{backbone}, pools: weights differ by {}", distance(&others, &weights));
         }
     }
 }
@@ -100,10 +110,17 @@ fn a_frozen_batch_norm_in_its_convolution_changes_nothing() {
             (session.get(&program, "features").unwrap(), program.steps().len())
         };
         let (fused, steps) = run(all);
-        for fusions in [Fusions { scale: false, ..all }, Fusions { bias: false, ..all }, Fusions::NONE] {
+        for fusions in [
+            Fusions { scale: false, ..all },
+            Fusions { bias: false, ..all },
+            Fusions { pre: false, ..all },
+            Fusions { pools: false, ..all },
+            Fusions::NONE,
+        ] {
             let (plain, more) = run(fusions);
             assert!(distance(&plain, &fused) < 1e-11, "{backbone} {fusions:?}");
-            assert!(more >= steps);
+            // A convolution that leaves its pool behind leaves its batch norm behind too.
+            assert!(more >= steps || fusions.pools != all.pools);
         }
         assert!(run(Fusions::NONE).1 > steps, "{backbone}: something was fused");
     }
@@ -267,9 +284,12 @@ fn accumulated_batches_are_one_batch() {
     // In f32 by the same growth; a ReLU or pool next to a tie may decide otherwise (see `keras_numbers`).
     for backbone in Backbone::ALL {
         let spec = spec(backbone, Freeze::None);
-        let cpu = |sizes: &[usize]| accumulated(Cpu::new(2).unwrap(), &spec, sizes, &[0.1, 0.05]);
-        let far = distance(&cpu(&[2, 1]), &cpu(&[3]));
-        assert!(far < 1e-4, "{backbone}: {far}");
+        // Winograd's transforms enlarge errors by up to 10.8.
+        for (exact, most) in [(true, 1e-4), (false, 10.8e-4)] {
+            let cpu = |sizes: &[usize]| accumulated(Cpu::new(2).unwrap().exact(exact), &spec, sizes, &[0.1, 0.05]);
+            let far = distance(&cpu(&[2, 1]), &cpu(&[3]));
+            assert!(far < most, "{backbone}, exact {exact}: {far}");
+        }
     }
 }
 
@@ -294,7 +314,7 @@ fn a_refused_step_changes_nothing() {
     for round in 0..3 {
         let before = all(&disturbed);
         // Put an end to before row 0, in the forward pass, in the backward pass; in the second batch of a step.
-        for rows in [0usize, 100, 1100] {
+        for rows in [0usize, 100, 900] {
             let left = Cell::new(rows);
             let go_on = || left.replace(left.get().saturating_sub(1)) > 0;
             let error = step(&mut disturbed, &good[..half], whole, &go_on).unwrap_err();

@@ -79,7 +79,7 @@ pub trait Device: Sized {
     /// What a person calls it, with what was found out about the machine: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
 
-    /// Whether convolutions and their filter gradients can normalise their input on the way in (the field `pre`).
+    /// Whether convolutions and their gradients can take in the batch norm before them (the fields `pre` and `past`).
     fn normalises_inputs(&self) -> bool {
         false
     }

@@ -8,6 +8,7 @@
 //! | `Conv2d.act`, `ScaleShift.act` | `activation` after either |
 //! | `ScaleShiftSums.act`, `ScaleShiftDx.act` | `activation_dx` before them, by recomputing the sign of `x * scale + shift` |
 //! | `pre` of convolutions and of their filter gradients | `scale_shift` before them, if nothing else reads its result |
+//! | `Conv2dDx.past` of a 1x1 window | `scale_shift_sums` and `scale_shift_dx` after it, if nothing else reads its result |
 //! | `ScaleShiftDx.stats` | `channel_stats_dx` whose result is added to its own |
 
 use super::group::group;
@@ -15,7 +16,7 @@ use crate::base::Val;
 use crate::error::Result;
 use crate::ir::{Graph, Node, Role, check};
 use crate::ops::activation::Act;
-use crate::ops::{Activation, Add, Conv2d, Conv2dDw, Depthwise, DepthwiseDw, Op, ScaleShift, ScaleShiftDx, ScaleShiftSums};
+use crate::ops::{Activation, Add, Conv2d, Conv2dDw, Conv2dDx, Depthwise, DepthwiseDw, Op, ScaleShift, ScaleShiftDx, ScaleShiftSums};
 
 /// Which rules run; all of them unless a test says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +33,18 @@ pub struct Fusions {
     pub group: bool,
     /// `scale_shift` into the convolutions after it, which then read its input; so nothing keeps its result for the backward pass.
     pub pre: bool,
+    /// The gradient of a `scale_shift` into the 1x1 convolution's input gradient before it.
+    pub past: bool,
+    /// Average pools and 1x1 convolutions change places, see `commute.rs`.
+    pub pools: bool,
 }
 
 impl Fusions {
     /// Every rule.
-    pub const ALL: Fusions = Fusions { scale: true, bias: true, act: true, stats: true, group: true, pre: true };
+    pub const ALL: Fusions = Fusions { scale: true, bias: true, act: true, stats: true, group: true, pre: true, past: true, pools: true };
     /// No rule: every row as the model wrote it.
-    pub const NONE: Fusions = Fusions { scale: false, bias: false, act: false, stats: false, group: false, pre: false };
+    pub const NONE: Fusions =
+        Fusions { scale: false, bias: false, act: false, stats: false, group: false, pre: false, past: false, pools: false };
 }
 
 /// Applies the rules, drops rows that nothing needs any more, and checks the result.
@@ -48,11 +54,13 @@ impl Fusions {
 pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
     let mut f = Fuser::new(graph);
     for (on, rule) in [
-        (fusions.scale, Fuser::scale_into_conv as fn(&mut Fuser)),
+        (fusions.pools, Fuser::pools_past_convolutions as fn(&mut Fuser)),
+        (fusions.scale, Fuser::scale_into_conv),
         (fusions.bias, Fuser::bias_into_conv),
         (fusions.act, Fuser::act_into_producer),
         (fusions.act, Fuser::act_into_gradient),
         (fusions.stats, Fuser::stats_into_gradient),
+        (fusions.past, Fuser::scale_gradient_into_conv),
         (fusions.pre, Fuser::scale_into_readers),
     ] {
         if on {
@@ -69,11 +77,11 @@ pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
 }
 
 /// A graph whose rows can be taken out, with who makes and who reads each value.
-struct Fuser {
-    graph: Graph,
-    rows: Vec<Option<Node>>,
-    makers: Vec<Option<usize>>,
-    readers: Vec<Vec<usize>>,
+pub(super) struct Fuser {
+    pub(super) graph: Graph,
+    pub(super) rows: Vec<Option<Node>>,
+    pub(super) makers: Vec<Option<usize>>,
+    pub(super) readers: Vec<Vec<usize>>,
 }
 
 impl Fuser {
@@ -90,18 +98,18 @@ impl Fuser {
     }
 
     /// The row that makes `v`, with its number.
-    fn maker(&self, v: Val) -> Option<(usize, &Node)> {
+    pub(super) fn maker(&self, v: Val) -> Option<(usize, &Node)> {
         let row = self.makers[v.index()]?;
         Some((row, self.rows[row].as_ref()?))
     }
 
     /// Whether `row` alone reads `v`, and the host does not.
-    fn only_reader(&self, v: Val, row: usize) -> bool {
+    pub(super) fn only_reader(&self, v: Val, row: usize) -> bool {
         self.readers[v.index()] == [row] && self.graph.role(v) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != v)
     }
 
     /// Takes a row out; its inputs lose a reader.
-    fn take(&mut self, row: usize) -> Node {
+    pub(super) fn take(&mut self, row: usize) -> Node {
         let node = self.rows[row].take().expect("a rule takes a row out once");
         for v in &node.ins {
             self.readers[v.index()].retain(|&r| r != row);
@@ -110,7 +118,7 @@ impl Fuser {
     }
 
     /// Puts a row in the place of one taken out.
-    fn put(&mut self, row: usize, node: Node) {
+    pub(super) fn put(&mut self, row: usize, node: Node) {
         for v in &node.ins {
             if !self.readers[v.index()].contains(&row) {
                 self.readers[v.index()].push(row);
@@ -122,7 +130,7 @@ impl Fuser {
     }
 
     /// The numbers of the rows whose op `pick` accepts.
-    fn rows_of(&self, pick: impl Fn(&Op) -> bool) -> Vec<usize> {
+    pub(super) fn rows_of(&self, pick: impl Fn(&Op) -> bool) -> Vec<usize> {
         (0..self.rows.len()).filter(|&r| self.rows[r].as_ref().is_some_and(|n| pick(&n.op))).collect()
     }
 
@@ -210,6 +218,35 @@ impl Fuser {
                 self.put(reader, node);
             }
             self.take(row);
+        }
+    }
+
+    /// `da = conv_dx(dy, w)`, then sums and gradient of the same `scale_shift`: a pixel's `da` need not leave the cache. Where batch
+    /// statistics belong to this batch norm alone, its gradient needs the sums first; where many share them (DenseNet), it does not.
+    fn scale_gradient_into_conv(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::Conv2dDx(_))) {
+            let node = self.rows[row].as_ref().expect("picked above");
+            let (Op::Conv2dDx(conv), da) = (&node.op, node.outs[0]) else { continue };
+            let pointwise = conv.window.on(conv.input[0], conv.input[1]).is_ok_and(|g| g.is_pointwise());
+            let private = self.graph.role(da) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != da);
+            let &[first, second] = &self.readers[da.index()][..] else { continue };
+            if !pointwise || !private || conv.past.is_some() {
+                continue;
+            }
+            let reader = |row: usize| self.rows[row].as_ref().expect("a reader is in place");
+            let is_sums = |row: usize| matches!(reader(row).op, Op::ScaleShiftSums(_));
+            let (sums_row, dx_row) = if is_sums(first) { (first, second) } else { (second, first) };
+            let (sums, dx) = (reader(sums_row), reader(dx_row));
+            let (Op::ScaleShiftSums(s), Op::ScaleShiftDx(d)) = (&sums.op, &dx.op) else { continue };
+            if s.act != d.act || d.stats || sums.ins != dx.ins || sums.ins[0] != da || sums.ins[1..].contains(&da) {
+                continue;
+            }
+            let op = Conv2dDx { past: Some(s.act), ..conv.clone() };
+            let (conv, sums, dx) = (self.take(row), self.take(sums_row), self.take(dx_row));
+            let ins = [&conv.ins[..], &sums.ins[1..]].concat();
+            let outs = [&dx.outs[..], &sums.outs[..]].concat();
+            // Where the gradient stood: what it needs, and what else it is added to, has been made.
+            self.put(dx_row.min(sums_row), Node { op: op.into(), ins, outs, ..conv });
         }
     }
 

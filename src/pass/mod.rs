@@ -3,6 +3,7 @@
 //! `grad` appends the backward rows, `precision` chooses number types, `fuse` moves neighbouring rows into fields of their
 //! producer, `plan` gives every value a place in memory. [`crate::exec`] runs what comes out.
 
+mod commute;
 pub mod fuse;
 pub mod grad;
 pub mod group;

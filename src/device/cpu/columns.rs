@@ -104,24 +104,37 @@ simd! {
     }
 }
 
-/// Bytes of scratch memory of [`row_sums`] with `sums` results of `cols` columns.
-pub fn row_sums_scratch(rows: usize, cols: usize, sums: usize) -> usize {
-    Slots::bytes(rows, sums * cols, sums * cols)
+/// Bytes of scratch memory of [`row_sums_with`] with `sums` results of `cols` columns; `extra` is 0 for [`row_sums`].
+pub fn row_sums_scratch(rows: usize, cols: usize, sums: usize, extra: usize) -> usize {
+    Slots::bytes(rows, sums * cols, sums * cols + extra)
 }
 
 /// `K` sums over `rows` rows for every column: `outs[k][c] (+)= sum over r of term_k(r, c)`.
 ///
 /// `block(rows, sums)` adds the terms of at most [`BLOCK`] rows to `sums`, `K` vectors of `cols` floats one after the other.
 pub fn row_sums<const K: usize>(cpu: &Cpu, rows: usize, scratch: Dst, outs: [Dst; K], block: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+    row_sums_with(cpu, rows, scratch, outs, 0, |rows, sums, _| block(rows, sums));
+}
+
+/// As [`row_sums`], for a `block` that needs `extra` floats of memory of its own, which it gets with whatever was left in it.
+pub fn row_sums_with<const K: usize>(
+    cpu: &Cpu,
+    rows: usize,
+    scratch: Dst,
+    outs: [Dst; K],
+    extra: usize,
+    block: impl Fn(Range<usize>, &mut [f32], &mut [f32]) + Sync,
+) {
     let cols = outs[0].cols;
-    let (parts, slots) = (Parts::of(rows), Slots::new(scratch, rows, K * cols, K * cols));
+    let (parts, slots) = (Parts::of(rows), Slots::new(scratch, rows, K * cols, K * cols + extra));
     cpu.pool.parts(parts.count(), |part, _| {
         // SAFETY: this thread alone works on the part.
-        let (total, sums) = unsafe { slots.part(part) };
+        let (total, floats) = unsafe { slots.part(part) };
+        let (sums, extra) = floats.split_at_mut(K * cols);
         total.fill(0.0);
         for rows in parts.blocks(part) {
             sums.fill(0.0);
-            block(rows, sums);
+            block(rows, sums, extra);
             // SAFETY: slices know their lengths; the device's instruction set is available.
             unsafe { fold(cpu.isa, sums, total) };
         }

@@ -50,7 +50,7 @@ impl Run<Cpu> for BiasAdd {
 
 impl Run<Cpu> for ColumnSum {
     fn scratch(&self, _: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
-        row_sums_scratch(ins[0].shape.rows(), ins[0].shape.cols(), 1)
+        row_sums_scratch(ins[0].shape.rows(), ins[0].shape.cols(), 1, 0)
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {

@@ -12,7 +12,7 @@ mod naive;
 pub(in crate::ops) mod tests;
 
 use super::activation::Act;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel, same_type};
+use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel, same_shape, same_type};
 use crate::base::{Geom, Math, Shape, Ty, Val, Window};
 
 /// `y = act(conv(x, w) * scale + bias)`: ins `x` NHWC, `w`, then `scale` and `bias` (one value per output channel) as far
@@ -111,7 +111,7 @@ impl Rule for Conv2d {
         let Some(dy) = dys[0] else { return Ok(vec![None, None]) };
         let (x, w, window) = (at.ins[0], at.ins[1], self.window);
         let [_, height, width, _] = e.ty(x).shape.four().expect("shape inference admits four axes here");
-        let dx = at.wants[0].then(|| e.one(Conv2dDx { window, input: [height, width], math: self.math }, &[dy, w]));
+        let dx = at.wants[0].then(|| e.one(Conv2dDx { math: self.math, ..Conv2dDx::new(window, [height, width]) }, &[dy, w]));
         let dw = at.wants[1].then(|| e.one(Conv2dDw { math: self.math, ..Conv2dDw::new(window) }, &[x, dy]));
         Ok(vec![dx, dw])
     }
@@ -262,14 +262,24 @@ fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
 /// `dx = conv transposed(dy, w)`, the gradient of [`Conv2d`] by an input of `input` pixels:
 /// `dx[n, a, b, k] = sum over i, j, c of dy[n, (a + pad - i) / stride, (b + pad - j) / stride, c] * w[i, j, k, c]` over the taps
 /// where both divisions come out even. Pixels that no window read get zero.
+///
+/// With `past`, which fusion fills for a 1x1 window, the gradient goes on through the batch norm and activation before the convolution:
+/// from `x, scale, shift`, three more ins, it is `dx * scale` where the activation's slope is taken into account, and `dscale` and
+/// `dshift` are two more outs, as [`ScaleShiftSums`](super::ScaleShiftSums) has them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2dDx {
     pub window: Window,
     pub input: [usize; 2],
+    pub past: Option<Act>,
     pub math: Math,
 }
 
 impl Conv2dDx {
+    /// The plain gradient.
+    pub fn new(window: Window, input: [usize; 2]) -> Self {
+        Conv2dDx { window, input, past: None, math: Math::Full }
+    }
+
     fn geometry(&self) -> Geom {
         self.window.on(self.input[0], self.input[1]).expect("shape inference has placed the window")
     }
@@ -280,8 +290,15 @@ impl Rule for Conv2dDx {
     const FORMULA: &'static str = "dx = conv transposed(dy, w)";
     const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
 
+    fn formula(&self) -> String {
+        match self.past {
+            None => Self::FORMULA.into(),
+            Some(act) => format!("da = conv transposed(dy, w), dz = da * {act}'(x * scale + shift), dx = dz * scale, dscale = sum(dz * x), dshift = sum(dz)"),
+        }
+    }
+
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, 2)?;
+        arity(ins, if self.past.is_some() { 5 } else { 2 })?;
         let [images, height, width, channels] = activation("gradient", ins[0])?;
         let [cin, cout] = filter(&self.window, ins[1])?;
         if channels != cout {
@@ -294,7 +311,17 @@ impl Rule for Conv2dDx {
             let [oh, ow] = output;
             return Err(format!("gradient has {height}x{width} pixels, the window makes {oh}x{ow} of {h}x{w}"));
         }
-        Ok(vec![ins[0].with([images, h, w, cin])])
+        let dx = ins[0].with([images, h, w, cin]);
+        if self.past.is_none() {
+            return Ok(vec![dx]);
+        }
+        if !self.geometry().is_pointwise() {
+            return Err(format!("goes on through a batch norm, which a {} window cannot", self.window));
+        }
+        same_shape("the batch norm's input", ins[2], "the gradient", dx)?;
+        per_channel("scale", ins[3], cin)?;
+        per_channel("shift", ins[4], cin)?;
+        Ok(vec![dx, ins[3], ins[4]])
     }
 
     fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
@@ -303,16 +330,19 @@ impl Rule for Conv2dDx {
 
     fn flops(&self, ins: &[Ty], outs: &[Ty]) -> u64 {
         let (dy, dx) = (ins[0].shape, outs[0].shape);
-        flops(&self.geometry(), dy.dims()[0], dy.cols() * dx.cols())
+        let past = self.past.map_or(0, |_| 8 * dx.len() as u64);
+        flops(&self.geometry(), dy.dims()[0], dy.cols() * dx.cols()) + past
     }
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
         let ([kh, kw], [sh, sw]) = (self.window.kernel, self.window.stride);
-        kh.div_ceil(sh) * kw.div_ceil(sw) * ins[0].shape.cols()
+        // The sums over pixels are of terms that are sums themselves.
+        let pixels = if self.past.is_some() { ins[0].shape.rows() } else { 0 };
+        kh.div_ceil(sh) * kw.div_ceil(sw) * ins[0].shape.cols() + pixels
     }
 
     fn detail(&self) -> String {
-        self.window.to_string() + word(self.math)
+        self.past.map_or(self.window.to_string(), |act| format!("{} past {act}", self.window)) + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -327,10 +357,17 @@ impl Rule for Conv2dDx {
         let case = |(window, images, input, cin, cout): (Window, usize, [usize; 2], usize, usize)| {
             let ([kh, kw], [h, w]) = (window.kernel, window.on(input[0], input[1]).expect("a case has a place").output);
             let name = format!("{window} to {images}x{}x{}, {cout} to {cin} channels", input[0], input[1]);
-            Case::new(name, Conv2dDx { window, input, math: Math::Full }, &[[images, h, w, cout], [kh, kw, cin, cout]]).forward_only()
+            Case::new(name, Conv2dDx::new(window, input), &[[images, h, w, cout], [kh, kw, cin, cout]]).forward_only()
         };
         let deep = DEEP.map(|(h, cout, cin)| (Window::same(3, 1), 1, [h, h], cin, cout));
-        shapes().into_iter().chain(deep).map(case).collect()
+        let past = [(Act::Relu, [2, 9, 8], 33, 17), (Act::Linear, [1, 3, 5], 48, 32), (Act::Sigmoid, [1, 2, 2], 5, 3)];
+        let past = past.map(|(act, [n, h, w], cin, cout)| {
+            let (window, vector) = (Window::valid(1, 1), Shape::from([cin]));
+            let ins = vec![[n, h, w, cout].into(), [1, 1, cin, cout].into(), [n, h, w, cin].into(), vector, vector];
+            let op = Conv2dDx { past: Some(act), ..Conv2dDx::new(window, [h, w]) };
+            Case::of(format!("past {act} to {n}x{h}x{w}, {cout} to {cin}"), op, ins).forward_only()
+        });
+        shapes().into_iter().chain(deep).map(case).chain(past).collect()
     }
 }
 

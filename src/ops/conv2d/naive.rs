@@ -4,6 +4,7 @@ use crate::device::Call;
 use crate::device::naive::{Array, Naive};
 use crate::ops::Run;
 use crate::ops::activation::apply;
+use crate::ops::activation::naive::slope;
 use crate::ops::scale_shift::naive::normalised;
 
 /// Calls `visit([n, o, p], [n, a, b], [i, j])` for every output pixel, input pixel and tap that meet.
@@ -56,7 +57,17 @@ impl Run<Naive> for Conv2dDx {
                 }
             }
         });
-        call.output(0, dx);
+        let Some(act) = self.past else { return call.output(0, dx) };
+        let (x, scale, shift) = (call.input(2), call.input(3), call.input(4));
+        let (mut dscale, mut dshift) = (Array::zeros([cin]), Array::zeros([cin]));
+        for i in 0..dx.data.len() {
+            let c = i % cin;
+            let dz = dx[i] * slope(act, apply(act, x[i] * scale[c] + shift[c]));
+            dscale[c] += dz * x[i];
+            dshift[c] += dz;
+            dx[i] = dz * scale[c];
+        }
+        [dx, dscale, dshift].into_iter().enumerate().for_each(|(i, result)| call.output(i, result));
     }
 }
 

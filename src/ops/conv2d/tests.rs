@@ -1,7 +1,7 @@
 //! The cpu device against the specification, over every case of the convolution and dense ops.
 
 use super::{Conv2d, Conv2dDw, Conv2dDx};
-use crate::base::{DType, Math, Shape, Ty, Window};
+use crate::base::{DType, Shape, Ty, Window};
 use crate::device::cpu::{Cpu, Isa};
 use crate::device::naive::Naive;
 use crate::device::{Arena, Arenas, Call, Operand, Place, Write};
@@ -50,6 +50,8 @@ fn run<D: Backend>(device: &D, op: &Op, ins: &[(Shape, Vec<f64>)], gap: usize, w
     };
     let sources: Vec<Operand> = tys.iter().zip(ins).enumerate().map(operand).collect();
     let target = Operand { ty: outs[0], place: place(outs[0], if gradient { 0 } else { gap }, &|_| before), write };
+    let others = outs[1..].iter().map(|&ty| Operand { ty, place: place(ty, 0, &|_| before), write });
+    let targets: Vec<Operand> = [target].into_iter().chain(others).collect();
 
     let mut arenas = Arenas::new(device).unwrap();
     let scratch = (image.len() * dtype.size()).next_multiple_of(64);
@@ -64,7 +66,7 @@ fn run<D: Backend>(device: &D, op: &Op, ins: &[(Shape, Vec<f64>)], gap: usize, w
         device,
         arenas: &arenas,
         ins: &sources,
-        outs: &[target],
+        outs: &targets,
         scratch: Some((scratch, scratch_bytes)),
         derived: Some((Arena::Derived, 0, derived)),
     };
@@ -143,7 +145,7 @@ fn large_shapes_agree_with_naive() {
         let ([kh, kw], [oh, ow]) = (window.kernel, window.on(h, w).unwrap().output);
         let (x, filter, dy) = ([n, h, w, cin], [kh, kw, cin, cout], [n, oh, ow, cout]);
         let case = |op: Op, ins: [[usize; 4]; 2]| Case::new(format!("{window} on {x:?}"), op, &ins);
-        let dx = Conv2dDx { window, input: [h, w], math: Math::Full };
+        let dx = Conv2dDx::new(window, [h, w]);
         agree(
             &cpu,
             vec![case(Conv2d::new(window).into(), [x, filter]), case(dx.into(), [dy, filter]), case(Conv2dDw::new(window).into(), [x, dy])],
@@ -200,7 +202,7 @@ fn gradients_are_the_transposed_maps() {
         let y = naive(case.op.clone(), &ins);
         let tys: Vec<Ty> = case.ins.iter().map(|&s| Ty::f32(s)).collect();
         let dy = (case.op.infer(&tys).unwrap()[0].shape, numbers(y.len(), 9));
-        let dx = naive(Conv2dDx { window, input: [h, w], math: Math::Full }.into(), &[dy.clone(), ins[1].clone()]);
+        let dx = naive(Conv2dDx::new(window, [h, w]).into(), &[dy.clone(), ins[1].clone()]);
         let dw = naive(Conv2dDw::new(window).into(), &[ins[0].clone(), dy.clone()]);
         let inner = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let (forward, scale) = (inner(&y, &dy.1), inner(&y, &y).sqrt() * inner(&dy.1, &dy.1).sqrt());

@@ -44,7 +44,7 @@ pub(in crate::ops) struct Coefficients {
 }
 
 impl Coefficients {
-    fn new(scale: Src, shift: Src, act: Act) -> Self {
+    pub fn new(scale: Src, shift: Src, act: Act) -> Self {
         Coefficients { scale: scale.ptr(), shift: shift.ptr(), act }
     }
 
@@ -109,7 +109,7 @@ simd! {
     }
 
     /// dscale[c] += sum of dz x, dshift[c] += sum of dz over `rows` x `cols`.
-    unsafe fn sums<V>(dy: Rows, x: Rows, k: Coefficients, dscale: *mut f32, dshift: *mut f32, rows: usize, cols: usize) {
+    pub(in crate::ops) unsafe fn sums<V>(dy: Rows, x: Rows, k: Coefficients, dscale: *mut f32, dshift: *mut f32, rows: usize, cols: usize) {
         for r in (0..rows).step_by(4) {
             let some = 4.min(rows - r);
             for c in (0..cols).step_by(V::N) {
@@ -128,7 +128,7 @@ simd! {
     }
 
     /// dx (+)= dz scale over `rows` x `cols`; `dx` may be `dy`.
-    unsafe fn backward<V>(dy: Rows, x: Rows, k: Coefficients, dx: (*mut f32, usize), rows: usize, cols: usize, add: bool) {
+    pub(in crate::ops) unsafe fn backward<V>(dy: Rows, x: Rows, k: Coefficients, dx: (*mut f32, usize), rows: usize, cols: usize, add: bool) {
         for r in 0..rows {
             for c in (0..cols).step_by(V::N) {
                 let n = V::N.min(cols - c);
@@ -175,7 +175,7 @@ impl Run<Cpu> for ScaleShift {
 
 impl Run<Cpu> for ScaleShiftSums {
     fn scratch(&self, _: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
-        row_sums_scratch(ins[0].shape.rows(), ins[0].shape.cols(), 2)
+        row_sums_scratch(ins[0].shape.rows(), ins[0].shape.cols(), 2, 0)
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {

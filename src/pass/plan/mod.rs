@@ -97,6 +97,10 @@ impl Plan {
     }
 }
 
+/// A row with its op as it is carried out, its inputs, the buffer and bytes of working memory, and where packed weights go: in
+/// [`Arena::Temps`] the number of a buffer, in [`Arena::Derived`] an offset, then bytes.
+type Wanted<'a> = (usize, &'a Op, &'a Vec<Val>, Option<(usize, usize)>, Option<(Arena, usize, usize)>);
+
 /// Bytes of scratch and of packed weights that a device wants for a row.
 pub type Needs<'a> = dyn Fn(&Op, &[Ty], &[Ty]) -> (usize, usize) + 'a;
 
@@ -135,7 +139,7 @@ pub fn plan(graph: &Graph, needs: &Needs, options: Options) -> Result<Plan> {
         let place = places[v.index()].ok_or_else(|| Error::internal(format!("{v} has no place")).at(graph.name(v)))?;
         Ok(Operand { ty: graph.ty(v), place, write })
     };
-    let build = |(row, op, ins, scratch, packed): Work| {
+    let build = |(row, op, ins, scratch, packed): Wanted| {
         let node = &graph.nodes[row];
         Ok(Step {
             op: op.clone(),
@@ -214,10 +218,6 @@ impl Fixed {
         self.places[v.index()]
     }
 }
-
-/// What a row of the graph asks for: its number, the op that is run, on which inputs, a buffer of working memory with its bytes, and
-/// packed weights (a buffer, or an offset in [`Arena::Derived`]).
-type Work<'a> = (usize, &'a Op, &'a Vec<Val>, Option<(usize, usize)>, Option<(Arena, usize, usize)>);
 
 /// Whether the results of a row are kept from run to run: copies of weights that the program itself does not train.
 fn keeps(graph: &Graph, node: &Node) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! [`pass`] describes one dense walk over result pixels; [`forward`] runs it (a few padded rows of input per thread, [`input`], packed
 //! weights, register tiles); [`input_grad`] turns the input gradient into such passes over `dy` with the rotated filter;
-//! [`filter_grad`] sums products over pixels. [`pack`] lays weights out as the tiles read them. A matrix product is the
+//! [`filter_grad`] sums products over pixels. [`pointwise`] takes an input gradient on through the batch norm before. [`pack`] lays weights out as the tiles read them. A matrix product is the
 //! pass over a single row of pixels, which is how 1x1 convolutions and dense layers run. [`winograd`] does 3x3 filters of stride 1 with
 //! fewer multiplications, all three directions, where the layer's shape makes it pay.
 
@@ -12,6 +12,7 @@ mod input;
 mod input_grad;
 mod pack;
 mod pass;
+mod pointwise;
 mod winograd;
 
 pub(in crate::ops) use filter_grad::FilterGrad;
@@ -99,7 +100,10 @@ impl Conv2dDx {
 }
 
 impl Run<Cpu> for Conv2dDx {
-    fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
+    fn scratch(&self, cpu: &Cpu, ins: &[Ty], outs: &[Ty]) -> usize {
+        if self.past.is_some() {
+            return pointwise::scratch(outs[0]);
+        }
         if let Some(winograd) = self.winograd(cpu, ins) {
             return 4 * winograd.scratch();
         }
@@ -127,6 +131,9 @@ impl Run<Cpu> for Conv2dDx {
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {
+        if let Some(act) = self.past {
+            return pointwise::run(call, act);
+        }
         match self.winograd(call.device, &call.in_types()) {
             Some(winograd) => {
                 let (dy, w, dx) = (call.src(0), call.derived().src(), call.dst(0));

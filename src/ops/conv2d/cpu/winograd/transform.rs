@@ -2,9 +2,10 @@
 //!
 //! A transform in two dimensions is one along the rows and one along the columns. Results of a product `x` of the tile lie in plane
 //! `x` of a buffer, `plane` floats after those of the one before.
+//!
+//! Loops count over rows and columns of a tile, whose length is a constant: the compiler unrolls them, and the arrays are registers.
 
-// Two small matrices are walked at once, by rows in one and by columns in the other.
-#![allow(clippy::needless_range_loop)]
+#![allow(clippy::needless_range_loop)] // the counters are coordinates of planes and pixels as well
 
 use super::Size;
 use super::form::{Form, Four, Two};
