@@ -539,7 +539,7 @@ fn a_comparison_goes_on_where_it_was() {
     fs::create_dir_all(data.path("other/photos")).unwrap();
     let strange = data.path("other");
     refused(
-        defrost(&["compare", photos.to_str().unwrap(), "--weights", "random", "--input-size", "32", "--out", strange.to_str().unwrap()]),
+        defrost(&["compare", photos.to_str().unwrap(), "--backbones", "vgg16", "--weights", "random", "--out", strange.to_str().unwrap()]),
         "holds something that is no comparison",
     );
 }

@@ -45,7 +45,7 @@ use std::path::Path;
 const EXAMPLES: &str = "\
 Examples:
   defrost demo                           the whole job on drawn images
-  defrost check photos                   photos/CLASS/IMAGE.jpg, a folder per class
+  defrost check photos                   is photos/CLASS/IMAGE.jpg sound?
   defrost train photos --backbone vgg16 --weights random --out runs/first
   defrost summary xception               its layers, which --freeze may name
   defrost explain vgg16 --layer block1_conv1 --grad
