@@ -470,9 +470,12 @@ struct Stale {
     trained: bool,
 }
 
-/// What a program computes in on a device: what was asked for, except on the specification, which has f64 alone.
-fn admitted<D: Device>(device: &D, asked: Precision) -> Result<Precision> {
-    if device.float() == DType::F64 {
+/// What a program computes in on a device: what was asked for, except that the specification has f64 alone, in the place of f32.
+///
+/// # Errors
+/// When the device cannot.
+pub fn admitted<D: Device>(device: &D, asked: Precision) -> Result<Precision> {
+    if device.float() == DType::F64 && asked == Precision::F32 {
         return Ok(Precision::F64);
     }
     if device.precisions().contains(&asked) {

@@ -3,9 +3,10 @@
 use super::device::{DeviceArgs, on_device};
 use super::output;
 use super::workload::{Mode, Workload};
-use crate::base::DType;
+use crate::base::Precision;
 use crate::device::cpu::{Isa, Pool};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::exec::admitted;
 use crate::models::Backbone;
 use crate::ops::Backend;
 use crate::profile::{Arithmetic, Bandwidth, arithmetic, bandwidth, measure, median, peak_memory};
@@ -35,9 +36,9 @@ pub struct Args {
     /// Side of the images in pixels [default: the network's own]
     #[arg(long, value_name = "N", value_parser = super::positive)]
     input_size: Option<usize>,
-    /// Number type; the cpu device computes in f32, naive in f64
-    #[arg(long, value_name = "TYPE", value_parser = ["f32", "f64", "bf16"])]
-    precision: Option<String>,
+    /// f32, or on an NVIDIA GPU tf32 or bf16 [default: f32; the naive device has f64 alone]
+    #[arg(long, value_name = "NAME")]
+    precision: Option<Precision>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Runs that count
@@ -73,7 +74,8 @@ pub fn run(args: Args) -> Result<()> {
     let Some(backbone) = args.backbone else { return peak(&args) };
     let size = args.input_size.unwrap_or(backbone.default_size());
     backbone.check_size(size)?;
-    let workload = Workload { backbone, mode: args.mode, batch: args.batch_size, size };
+    let precision = args.precision.unwrap_or_default();
+    let workload = Workload { backbone, mode: args.mode, batch: args.batch_size, size, precision };
     let record = on_device!(args.device.open()?, device => step(workload, device, &args)?);
     if args.json {
         return output::json(&record);
@@ -88,13 +90,12 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn step<D: Backend>(workload: Workload, device: D, args: &Args) -> Result<Record> {
-    let (name, dtype) = (device.describe(), device.float());
-    check_precision(args.precision.as_deref(), dtype, &name)?;
+    let (name, precision) = (device.describe(), admitted(&device, workload.precision)?);
     let (mut session, mut program) = workload.prepare(device)?;
     // Preparing has run the program once.
     let times = measure(&mut session, &mut program, WARM_UP - 1, args.steps, false)?.runs;
     let ms = |seconds: f64| (seconds * 1e5).round() / 1e2;
-    let Workload { backbone, batch, size, mode } = workload;
+    let Workload { backbone, batch, size, mode, .. } = workload;
     // A device with memory of its own holds the plan and nothing else.
     let own = || program.plan().bytes.iter().sum::<usize>() as u64;
     let memory = if session.device().free_memory().is_some() { Some(own()) } else { peak_memory() };
@@ -103,7 +104,7 @@ fn step<D: Backend>(workload: Workload, device: D, args: &Args) -> Result<Record
         mode: format!("{mode:?}").to_lowercase(),
         batch,
         size,
-        precision: dtype.to_string(),
+        precision: precision.to_string(),
         device: name,
         step_ms: ms(median(&times)),
         min_ms: ms(times.iter().copied().fold(f64::INFINITY, f64::min)),
@@ -111,15 +112,6 @@ fn step<D: Backend>(workload: Workload, device: D, args: &Args) -> Result<Record
         images_per_s: (1e3 * batch as f64 / median(&times)).round() / 1e3,
         peak_mib: memory.map(|bytes| (bytes as f64 / (1 << 20) as f64).round()),
     })
-}
-
-fn check_precision(asked: Option<&str>, dtype: DType, device: &str) -> Result<()> {
-    match asked.filter(|name| *name != dtype.to_string()) {
-        None => Ok(()),
-        Some(name) => {
-            Err(Error::input(format!("does not compute in {name}")).at(device).advise(format!("use --precision {dtype}, or leave it out")))
-        }
-    }
 }
 
 #[derive(Serialize)]

@@ -3,6 +3,7 @@
 use super::device::{Chosen, DeviceArgs};
 use super::output;
 use super::workload::{Mode, Workload};
+use crate::base::Precision;
 use crate::error::{Error, Result};
 use crate::models::Backbone;
 use crate::ops::Backend;
@@ -32,6 +33,9 @@ pub struct Args {
     /// Side of the images in pixels [default: the network's own]
     #[arg(long, value_name = "N", value_parser = super::positive)]
     input_size: Option<usize>,
+    /// f32, or on an NVIDIA GPU tf32 or bf16
+    #[arg(long, value_name = "NAME", default_value_t)]
+    precision: Precision,
     #[command(flatten)]
     device: DeviceArgs,
     /// Runs of which the median is taken
@@ -60,7 +64,7 @@ pub fn run(args: Args) -> Result<()> {
     let backbone = args.backbone;
     let size = args.input_size.unwrap_or(backbone.default_size());
     backbone.check_size(size)?;
-    let workload = Workload { backbone, mode: args.mode, batch: args.batch_size, size };
+    let workload = Workload { backbone, mode: args.mode, batch: args.batch_size, size, precision: args.precision };
     eprintln!("measuring the machine, then {} runs of {}", 2 * args.steps + 1, backbone.title());
     let profile = match args.device.open()? {
         Chosen::Cpu(cpu) => {
@@ -104,7 +108,7 @@ fn rates(seconds: f64, lost: f64, flops: u64, bytes: u64, share: f64) -> [String
 
 fn text(profile: &Profile, top: usize) -> String {
     let Profile { workload, device, peaks, total, costs } = profile;
-    let Workload { backbone, mode, batch, size } = workload;
+    let Workload { backbone, mode, batch, size, .. } = workload;
     let mode = format!("{mode:?}").to_lowercase();
     let mut text = format!("{backbone} {mode}, {batch} images of {size} x {size}, {device}\n");
     text += &format!("peak {:.1} GFLOP/s, {:.1} GB/s (measured just now)\n\n", peaks.flops_per_s / 1e9, peaks.bytes_per_s / 1e9);
@@ -235,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_table_is_the_golden_one() {
-        let workload = Workload { backbone: Backbone::Vgg16, mode: Mode::Train, batch: 16, size: 224 };
+        let workload = Workload { backbone: Backbone::Vgg16, mode: Mode::Train, batch: 16, size: 224, precision: Precision::F32 };
         let costs = vec![
             cost("block2_conv1", "conv2d 3x3 same bias relu", "conv2d", Phase::Forward, 12.5, 1_600_000_000, 40_000_000),
             cost("block2_pool", "max_pool 2x2/2 valid", "max_pool", Phase::Forward, 4.0, 25_000_000, 60_000_000),

@@ -1,5 +1,6 @@
 //! A network with random weights and random pixels, ready to be run again and again: what `bench` and `profile` measure.
 
+use crate::base::Precision;
 use crate::error::Result;
 use crate::exec::{Passes, Program, Session};
 use crate::models::{Backbone, Freeze, Purpose, Spec};
@@ -30,6 +31,7 @@ pub struct Workload {
     pub mode: Mode,
     pub batch: usize,
     pub size: usize,
+    pub precision: Precision,
 }
 
 impl Workload {
@@ -38,7 +40,7 @@ impl Workload {
     /// # Errors
     /// A size below the backbone's minimum, or not enough memory.
     pub fn prepare<D: Backend>(self, device: D) -> Result<(Session<D>, Program<D>)> {
-        let Workload { backbone, mode, batch, size } = self;
+        let Workload { backbone, mode, batch, size, precision } = self;
         let (purpose, freeze) = match mode {
             Mode::Train => (Purpose::Train, Freeze::None),
             Mode::Frozen => (Purpose::Train, Freeze::All),
@@ -49,7 +51,7 @@ impl Workload {
             Mode::Infer => model.graph,
             _ => training_graph(&model, &Optimizer::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 }))?,
         };
-        let mut program = Program::compile(graph, &device, Passes::default())?;
+        let mut program = Program::compile(graph, &device, Passes { precision, ..Passes::default() })?;
         let mut session = Session::new(device)?;
         session.reserve(&program)?;
         fill(&mut session, &program, None, SEED)?;

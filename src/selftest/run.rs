@@ -101,6 +101,10 @@ fn round_tf32(x: f64) -> f64 {
 
 /// Runs a case on a device in every mode.
 pub fn check<D: Backend>(case: &Case, device: &D, how: How, fault: Fault) -> Result<Vec<Row>> {
+    // Numbers that are far from zero against their spread have no spread left in bf16.
+    if how.precision == Precision::Bf16 && case.fill.iter().any(|fill| matches!(fill, Fill::Offset { .. })) {
+        return Ok(Vec::new());
+    }
     let drawn = inputs(case);
     let Some(typed) = Typed::of(&case.op, &drawn, how.precision, device.precisions().len())? else { return Ok(Vec::new()) };
     let Some(exact) = Typed::of(&case.op, &drawn, Precision::F64, 1)? else { return Ok(Vec::new()) };

@@ -2,6 +2,7 @@
 //!
 //! Two runs with equal settings on the same machine, with the same number of threads, give the same bits.
 
+use crate::base::Precision;
 use crate::error::{Error, Result};
 use crate::models::{Backbone, BatchNorm, Freeze, Hidden, Purpose, Spec};
 use crate::ops::preprocess::Mode;
@@ -125,8 +126,15 @@ choice! {
     }
 }
 choice! {
-    /// The number type of the network.
-    PrecisionName { F32 }
+    /// What the network computes in.
+    PrecisionName {
+        /// f32 throughout.
+        F32,
+        /// f32 stored, convolutions on tensor cores (NVIDIA GPUs).
+        Tf32,
+        /// Activations in bf16, convolutions on tensor cores; weights, statistics and the head in f32 (NVIDIA GPUs).
+        Bf16,
+    }
 }
 
 /// The settings of a run, with the flags' names.
@@ -359,6 +367,11 @@ impl Settings {
             bn_momentum: self.bn_momentum,
             profile,
             label_smoothing: self.label_smoothing,
+            precision: match self.precision {
+                PrecisionName::F32 => Precision::F32,
+                PrecisionName::Tf32 => Precision::Tf32,
+                PrecisionName::Bf16 => Precision::Bf16,
+            },
             ..Spec::new(backbone, classes)
         })
     }

@@ -167,7 +167,7 @@ impl<D: Backend> Trainer<D> {
             graph = with_update(graph, &self.optimizer, self.clip)?;
         }
         let plan = Options { accumulate: kind.adds, ..Options::default() };
-        Program::compile(graph, self.session.device(), Passes { plan, ..Passes::default() })
+        Program::compile(graph, self.session.device(), Passes { plan, precision: self.spec.precision, ..Passes::default() })
     }
 
     /// Gives every weight its first value; returns what was kept of the file, as a sentence.
