@@ -3,13 +3,19 @@
 //! Several programs (a batch size each, training and inference) share the arenas of one session, so that weights exist
 //! once. Nothing is allocated and nothing is decided while a program runs: it walks its steps.
 
+mod host;
+mod replay;
+
 use crate::base::{DType, Precision, Ty, Val};
-use crate::device::{Arena, Arenas, Call, Device, Place};
+use crate::device::{Arena, Arenas, Device, Place};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, Phase, Role, check};
 use crate::ops::Backend;
 use crate::pass::plan::{Options, Plan, Step, plan};
 use crate::pass::{Fusions, fuse, precision};
+pub use host::Host;
+use host::numbers;
+use replay::{Recorded, Stale};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,6 +23,7 @@ use std::time::Duration;
 pub struct Program<D: Device> {
     graph: Graph,
     plan: Plan,
+    precision: Precision,
     id: u64,
     /// The versions of the weights that this program's packed weights were made from.
     packed: (u64, u64),
@@ -26,16 +33,6 @@ pub struct Program<D: Device> {
     updates: usize,
     /// The steps before that one and those from it on, as a device that records them replays them.
     recorded: [Recorded<D::Recording>; 2],
-}
-
-/// What a device has recorded of some steps, and for which memory.
-#[derive(Default)]
-enum Recorded<R> {
-    #[default]
-    No,
-    /// The steps have run one by one on these arenas: whatever is done once was done, and the next run is recorded.
-    Warm(u64),
-    Ready(u64, R),
 }
 
 /// Which passes run on the way from a model's graph to a program.
@@ -59,18 +56,24 @@ impl<D: Backend> Program<D> {
     /// When the device cannot run the number type, or (a defect) a check fails.
     pub fn compile(graph: Graph, device: &D, passes: Passes) -> Result<Self> {
         check(&graph)?;
-        let graph = fuse(precision(graph, admitted(device, passes.precision)?)?, passes.fusions)?;
+        let admitted = admitted(device, passes.precision)?;
+        let graph = fuse(precision(graph, admitted)?, passes.fusions)?;
         let plan = plan(&graph, &|op, ins, outs| (device.scratch(op, ins, outs), device.derived(op, ins, outs)), passes.plan)?;
         let updates = |v: &crate::base::Val| matches!(graph.role(*v), Role::Update { of } if !graph.states.contains(&of));
         let trains = graph.nodes.iter().any(|n| n.phase == Phase::Update && n.outs.iter().any(updates));
         let id = number();
         let updates = plan.steps.iter().rposition(|s| s.phase != Phase::Update).map_or(0, |last| last + 1);
-        Ok(Program { graph, plan, id, packed: (0, 0), trains, updates, recorded: Default::default() })
+        Ok(Program { graph, plan, precision: admitted, id, packed: (0, 0), trains, updates, recorded: Default::default() })
     }
 
     /// The graph after all passes.
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// What it computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The plan.
@@ -92,46 +95,6 @@ impl<D: Backend> Program<D> {
     fn named(&self, name: &str) -> Result<(Ty, Place)> {
         let v = self.graph.named(name).ok_or_else(|| Error::internal(format!("the program has no input or parameter {name:?}")))?;
         self.place(v)
-    }
-}
-
-/// Numbers on their way to a device.
-#[derive(Clone, Copy, Debug)]
-pub enum Host<'a> {
-    F32(&'a [f32]),
-    F64(&'a [f64]),
-}
-
-impl Host<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Host::F32(x) => x.len(),
-            Host::F64(x) => x.len(),
-        }
-    }
-
-    /// The bytes of these numbers as elements of `dtype`.
-    fn bytes(&self, dtype: DType) -> Vec<u8> {
-        match (self, dtype) {
-            (Host::F32(x), DType::F32) => bytemuck::cast_slice(x).to_vec(),
-            (Host::F64(x), DType::F64) => bytemuck::cast_slice(x).to_vec(),
-            (Host::F32(x), DType::F64) => x.iter().flat_map(|&x| f64::from(x).to_ne_bytes()).collect(),
-            (Host::F64(x), DType::F32) => x.iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect(),
-            (Host::F32(x), DType::Bf16) => x.iter().flat_map(|&x| half::bf16::from_f32(x).to_ne_bytes()).collect(),
-            (Host::F64(x), DType::Bf16) => x.iter().flat_map(|&x| half::bf16::from_f64(x).to_ne_bytes()).collect(),
-        }
-    }
-}
-
-impl<'a> From<&'a [f32]> for Host<'a> {
-    fn from(x: &'a [f32]) -> Self {
-        Host::F32(x)
-    }
-}
-
-impl<'a> From<&'a [f64]> for Host<'a> {
-    fn from(x: &'a [f64]) -> Self {
-        Host::F64(x)
     }
 }
 
@@ -177,6 +140,7 @@ impl<D: Backend> Session<D> {
     /// # Errors
     /// When the machine does not have the memory.
     pub fn reserve(&mut self, program: &Program<D>) -> Result<()> {
+        self.check_room(program)?;
         for arena in Arena::ALL {
             let bytes = program.plan.bytes[arena.index()];
             let held = self.device.size(self.arenas.get(arena));
@@ -193,6 +157,18 @@ impl<D: Backend> Session<D> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a program that a device with memory of its own has no room for, before anything is allocated.
+    fn check_room(&self, program: &Program<D>) -> Result<()> {
+        let bytes = |arena: &Arena| program.plan.bytes[arena.index()];
+        let held = |arena: &Arena| self.device.size(self.arenas.get(*arena));
+        // An arena that grows gives its old memory back first.
+        let more: usize = Arena::ALL.iter().filter(|a| bytes(a) > held(a)).map(|a| bytes(a) - held(a)).sum();
+        let Some(free) = self.device.free_memory().filter(|&free| more as u64 > free) else { return Ok(()) };
+        let planned = Arena::ALL.iter().map(bytes).sum::<usize>() >> 20;
+        let what = format!("the plan needs {planned} MiB, {} MiB more than are held, and {} MiB are free", more >> 20, free >> 20);
+        Err(Error::machine(what).at(self.device.describe()).advise("a smaller batch needs less"))
     }
 
     /// Puts memory in the place of an arena: a private map of a weight file as [`Arena::Params`].
@@ -336,44 +312,6 @@ impl<D: Backend> Session<D> {
         self.device.sync()
     }
 
-    /// Runs the steps before the first that replaces something (half 0), or the others: replayed, if the device has recorded
-    /// them on this memory. Returns whether they ran: `go_on` is asked before each step, or before all that are replayed.
-    fn half(&self, program: &mut Program<D>, half: usize, stale: Stale, go_on: &dyn Fn() -> bool) -> bool {
-        let (compute, update) = program.plan.steps.split_at(program.updates);
-        let steps = [compute, update][half];
-        // What is packed once is packed before, so that a recording packs nothing but what every run must pack.
-        let (always, now) = (Stale { all: false, trained: program.trains }, &mut program.recorded[half]);
-        *now = match std::mem::take(now) {
-            Recorded::Warm(memory) if memory == self.memory => {
-                match self.device.record(&mut || steps.iter().for_each(|step| self.step(step, always))) {
-                    Some(recording) => Recorded::Ready(memory, recording),
-                    None => Recorded::Warm(memory),
-                }
-            }
-            ready @ Recorded::Ready(memory, _) if memory == self.memory => ready,
-            _ => Recorded::No,
-        };
-        if let Recorded::Ready(_, recording) = now {
-            let go_on = go_on();
-            if go_on {
-                steps.iter().filter(|step| !(step.trained && always.trained)).for_each(|step| self.pack(step, stale));
-                self.device.replay(recording);
-            }
-            return go_on;
-        }
-        let all = steps.iter().all(|step| {
-            let go_on = go_on();
-            if go_on {
-                self.step(step, stale);
-            }
-            go_on
-        });
-        if all {
-            *now = Recorded::Warm(self.memory);
-        }
-        all
-    }
-
     /// Runs a training step that can be refused until it changes something: `go_on` is asked before each row, and between the last
     /// row that computes and the first that replaces weights, statistics or slots, `accept` looks at the results. Returns whether they
     /// were accepted; if not, all of these are as they were, and only temporaries and gradients are not.
@@ -424,57 +362,13 @@ impl<D: Backend> Session<D> {
     fn is_finite(&self, ty: Ty, place: Place) -> bool {
         self.each_row(ty, place, &mut |row| numbers(row, ty.dtype).all(f64::is_finite))
     }
-
-    fn stale(&self, program: &Program<D>) -> Stale {
-        let (loaded, trained) = program.packed;
-        Stale { all: self.packed_for != program.id || loaded != self.loaded, trained: trained != self.trained }
-    }
-
-    fn call<'a>(&'a self, step: &'a Step) -> Call<'a, D> {
-        let Step { ins, outs, scratch, derived, .. } = step;
-        Call { device: &self.device, arenas: &self.arenas, ins, outs, scratch: *scratch, derived: *derived }
-    }
-
-    /// Rebuilds what a step keeps from run to run, its results or its packed weights, if their source has changed.
-    fn pack(&self, step: &Step, stale: Stale) {
-        if !(stale.all || (step.trained && stale.trained)) {
-            return;
-        }
-        if step.kept {
-            D::run(&step.op, &self.call(step));
-        } else if step.derived.is_some() {
-            D::prepare(&step.op, &self.call(step));
-        }
-    }
-
-    /// Runs one step.
-    fn step(&self, step: &Step, stale: Stale) {
-        self.pack(step, stale);
-        if !step.kept {
-            D::run(&step.op, &self.call(step));
-        }
-    }
-
-    /// Notes that all steps of a program ran.
-    fn ran(&mut self, program: &mut Program<D>) {
-        program.packed = (self.loaded, self.trained);
-        self.packed_for = program.id;
-        self.trained += u64::from(program.trains);
-    }
-}
-
-/// Which packed weights must be rebuilt: all, or those of weights that are trained.
-#[derive(Clone, Copy)]
-struct Stale {
-    all: bool,
-    trained: bool,
 }
 
 /// What a program computes in on a device: what was asked for, except that the specification has f64 alone, in the place of f32.
 ///
 /// # Errors
 /// When the device cannot.
-pub fn admitted<D: Device>(device: &D, asked: Precision) -> Result<Precision> {
+fn admitted<D: Device>(device: &D, asked: Precision) -> Result<Precision> {
     if device.float() == DType::F64 && asked == Precision::F32 {
         return Ok(Precision::F64);
     }
@@ -482,20 +376,13 @@ pub fn admitted<D: Device>(device: &D, asked: Precision) -> Result<Precision> {
         return Ok(asked);
     }
     let words: Vec<String> = device.precisions().iter().map(Precision::to_string).collect();
-    Err(Error::input(format!("does not compute in {asked}")).at(device.describe()).advise(format!("use --precision {}", words.join(" or "))))
+    Err(Error::input(format!("does not compute in {asked}"))
+        .at(device.describe())
+        .advise(format!("use --precision {}", words.join(" or "))))
 }
 
 /// A number that nothing else has.
 fn number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// The numbers that bytes of the device hold.
-fn numbers(bytes: &[u8], dtype: DType) -> impl Iterator<Item = f64> + '_ {
-    bytes.chunks(dtype.size()).map(move |b| match dtype {
-        DType::F64 => f64::from_ne_bytes(b.try_into().expect("eight bytes")),
-        DType::F32 => f64::from(f32::from_ne_bytes(b.try_into().expect("four bytes"))),
-        DType::Bf16 => half::bf16::from_ne_bytes(b.try_into().expect("two bytes")).to_f64(),
-    })
 }

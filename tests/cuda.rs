@@ -139,3 +139,14 @@ fn without_a_gpu_one_sentence_says_why() {
     let listed = Command::new(env!("CARGO_BIN_EXE_defrost")).arg("devices").output().unwrap();
     assert!(String::from_utf8(listed.stdout).unwrap().contains(why.what()));
 }
+
+#[test]
+fn a_plan_without_room_is_refused_with_its_size() {
+    let device = open(Manner { memory: 8 << 20, ..Manner::FAST }).unwrap();
+    let spec = Spec { batch: 64, size: 64, purpose: Purpose::Infer, ..Spec::new(Backbone::Vgg16, CLASSES) };
+    let program = Program::compile(spec.build().unwrap().graph, &device, Passes::default()).unwrap();
+    let planned: usize = program.plan().bytes.iter().sum();
+    let error = Session::new(device).unwrap().reserve(&program).unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    assert!(error.what().contains(&format!("needs {} MiB", planned >> 20)) && error.what().contains("8 MiB are free"), "{error}");
+}

@@ -54,7 +54,7 @@ pub struct Network {
     /// Momentum of batch norm's moving statistics [default: 0.99]
     #[arg(long, value_name = "X")]
     bn_momentum: Option<f64>,
-    /// What the network computes in [default: f32]
+    /// The number type of the network [default: f32]
     #[arg(long, value_name = "NAME")]
     precision: Option<PrecisionName>,
     /// Save the state so often, besides every epoch's end; 0 after every step [default: 300]

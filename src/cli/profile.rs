@@ -33,8 +33,8 @@ pub struct Args {
     /// Side of the images in pixels [default: the network's own]
     #[arg(long, value_name = "N", value_parser = super::positive)]
     input_size: Option<usize>,
-    /// f32, or on an NVIDIA GPU tf32 or bf16
-    #[arg(long, value_name = "NAME", default_value_t)]
+    /// What to compute in: f32, on a GPU also tf32 and bf16
+    #[arg(long, value_name = "TYPE", default_value_t = Precision::F32)]
     precision: Precision,
     #[command(flatten)]
     device: DeviceArgs,
@@ -73,7 +73,7 @@ pub fn run(args: Args) -> Result<()> {
             measured(workload, cpu, peaks, args.steps)?
         }
         Chosen::Cuda(gpu) => {
-            let (gpu, peaks) = gpu_peaks(gpu)?;
+            let (gpu, peaks) = gpu_peaks(gpu, args.precision)?;
             measured(workload, gpu, peaks, args.steps)?
         }
         Chosen::Naive(_) => {

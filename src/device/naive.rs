@@ -4,7 +4,7 @@
 //! pitch, [`Write::Add`] and aliasing are settled here once, so that no naive op can get them wrong or depend on them.
 
 use super::{Call, Device, Operand, Write};
-use crate::base::{DType, Shape, Precision};
+use crate::base::{DType, Precision, Shape};
 use crate::error::Result;
 use std::cell::RefCell;
 use std::ops::{Index, IndexMut};

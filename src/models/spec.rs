@@ -5,7 +5,6 @@ use super::head::{self, Hidden};
 use super::layers::{AUTO, Frozen, Kind, Layer, Net, NormSettings};
 use super::model::Model;
 use super::near::did_you_mean;
-use crate::base::Precision;
 use crate::error::{Error, Result};
 use crate::ops::preprocess::Mode;
 use crate::weights::Profile;
@@ -84,8 +83,6 @@ pub struct Spec {
     pub features_only: bool,
     /// Layers whose outputs become outputs of the graph under the layer's name.
     pub taps: Vec<String>,
-    /// What its programs compute in.
-    pub precision: Precision,
 }
 
 impl Spec {
@@ -107,7 +104,6 @@ impl Spec {
             from_features: false,
             features_only: false,
             taps: Vec::new(),
-            precision: Precision::F32,
         }
     }
 

@@ -64,7 +64,9 @@ mod tests {
             let k = b.emit(BnCoefficients { epsilon: 1e-3, gamma: false }.into(), &[stats[0], stats[1], beta]);
             x = b.op(ScaleShift::default(), &[x, k[0], k[1]]);
             if batch {
-                [(mean, stats[0]), (var, stats[1])].map(|(of, by)| b.update(MovingAverage { momentum: 0.9 }, &[of, by], of));
+                for (of, by) in [(mean, stats[0]), (var, stats[1])] {
+                    b.update(MovingAverage { momentum: 0.9 }, &[of, by], of);
+                }
             }
         }
         b.output("y", x);

@@ -1,7 +1,7 @@
 //! What a GPU can do at best: arithmetic as its chip's papers say, bandwidth as the sum of two large matrices reaches it.
 
 use super::{Peaks, median};
-use crate::base::DType;
+use crate::base::{DType, Precision};
 use crate::device::Device;
 use crate::device::cuda::Cuda;
 use crate::error::{Error, Result};
@@ -14,12 +14,12 @@ use std::time::Duration;
 /// Floats of each matrix: larger than any chip's cache.
 const FLOATS: usize = 64 << 20;
 
-/// Measures a GPU, and gives it back.
+/// Measures a GPU, and gives it back. Its arithmetic is that of the precision's products.
 ///
 /// # Errors
 /// When the GPU has failed, or its chip is unknown.
-pub fn gpu_peaks(gpu: Cuda) -> Result<(Cuda, Peaks)> {
-    let flops_per_s = gpu.driver().peak(DType::F32).ok_or_else(|| Error::machine("its peak is not known").at(gpu.describe()))?;
+pub fn gpu_peaks(gpu: Cuda, precision: Precision) -> Result<(Cuda, Peaks)> {
+    let flops_per_s = gpu.driver().peak(precision).ok_or_else(|| Error::machine("its peak is not known").at(gpu.describe()))?;
     let mut b = Builder::new();
     let inputs = ["x0", "x1"].map(|name| b.input(name, [1, 1, FLOATS / 1024, 1024]));
     let y = b.op(Add, &inputs);

@@ -134,8 +134,7 @@ impl<D: Backend> GradCam<D> {
         let session = &mut self.opened.session;
         if !self.tails.contains_key(&n) {
             let graph = tail(&Spec { batch: n, ..self.spec.clone() }, &self.layer)?;
-            let passes = Passes { precision: self.spec.precision, ..Passes::default() };
-            self.tails.insert(n, Program::compile(graph, session.device(), passes)?);
+            self.tails.insert(n, Program::compile(graph, session.device(), Passes::default())?);
         }
         let program = self.tails.get_mut(&n).expect("inserted above");
         session.reserve(program)?;

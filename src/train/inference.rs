@@ -26,8 +26,7 @@ impl<D: Backend> Inference<D> {
     /// Inference of the model that `spec` describes, whatever its purpose and batch size.
     pub fn new(spec: &Spec) -> Self {
         let spec = Spec { purpose: Purpose::Infer, ..spec.clone() };
-        let passes = Passes { precision: spec.precision, ..Passes::default() };
-        Inference { spec, passes, programs: HashMap::new(), heads: HashMap::new() }
+        Inference { spec, passes: Passes::default(), programs: HashMap::new(), heads: HashMap::new() }
     }
 
     /// The program for batches of `batch` images.

@@ -1,8 +1,9 @@
 //! What the settings say of how a run learns, as the values that the loop works with.
 
 use super::schedule::{Plateau, Schedule, Shape};
-use super::settings::{ScheduleName, ScoreName, Settings};
+use super::settings::{PrecisionName, ScheduleName, ScoreName, Settings};
 use super::step::Clip;
+use crate::base::Precision;
 use crate::error::{Error, Result};
 use crate::models::Freeze;
 use std::time::Duration;
@@ -112,6 +113,15 @@ impl Settings {
         let later = (self.unfreeze_lr > 0.0).then_some((self.freeze_epochs, self.unfreeze_lr));
         let steps = if self.steps > 0 { all.min(self.steps) } else { all };
         Schedule { shape, lr: self.lr, later, min: self.lr_min, warmup, steps_per_epoch, steps }
+    }
+
+    /// What steps compute in.
+    pub fn precision(&self) -> Precision {
+        match self.precision {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::Tf32 => Precision::Tf32,
+            PrecisionName::Bf16 => Precision::Bf16,
+        }
     }
 
     /// What is done to gradients before the optimizer reads them.

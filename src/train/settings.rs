@@ -2,7 +2,6 @@
 //!
 //! Two runs with equal settings on the same machine, with the same number of threads, give the same bits.
 
-use crate::base::Precision;
 use crate::error::{Error, Result};
 use crate::models::{Backbone, BatchNorm, Freeze, Hidden, Purpose, Spec};
 use crate::ops::preprocess::Mode;
@@ -126,13 +125,13 @@ choice! {
     }
 }
 choice! {
-    /// What the network computes in.
+    /// What training steps compute in; validation and prediction compute in f32.
     PrecisionName {
-        /// f32 throughout.
+        /// Everything in f32.
         F32,
-        /// f32 stored, convolutions on tensor cores (NVIDIA GPUs).
+        /// Stored in f32, multiplied in tf32 on tensor cores; on a GPU.
         Tf32,
-        /// Activations in bf16, convolutions on tensor cores; weights, statistics and the head in f32 (NVIDIA GPUs).
+        /// Activations in bf16, multiplied on tensor cores; weights, statistics and the loss in f32; on a GPU.
         Bf16,
     }
 }
@@ -367,11 +366,6 @@ impl Settings {
             bn_momentum: self.bn_momentum,
             profile,
             label_smoothing: self.label_smoothing,
-            precision: match self.precision {
-                PrecisionName::F32 => Precision::F32,
-                PrecisionName::Tf32 => Precision::Tf32,
-                PrecisionName::Bf16 => Precision::Bf16,
-            },
             ..Spec::new(backbone, classes)
         })
     }

@@ -76,7 +76,8 @@ impl<'a, D: Backend> Setup<'a, D> {
         settings.phases().into_iter().try_for_each(|freeze| Spec { freeze, ..spec.clone() }.build().map(drop))?;
         let freeze = saved.map_or(settings.freeze_in(1), |saved| Freeze::from(&saved.state.freeze[..]));
         let spec = Spec { freeze, ..spec };
-        let mut trainer = Trainer::new(device, spec, settings.optimizer(), settings.clip(), settings.keeps_features())?;
+        let trainer = Trainer::new(device, spec, settings.optimizer(), settings.clip(), settings.keeps_features())?;
+        let mut trainer = trainer.with_precision(settings.precision());
         let (split, _) = settings.rule().split(&listing)?;
         settings.check_validation(split.val.len())?;
         let class_weights = |labels: &[usize], split: &Split| {

@@ -4,6 +4,7 @@ use super::inference::Inference;
 use super::state::Saved;
 use super::step::{Clip, gradient_graph, with_update};
 use super::{Optimizer, fill};
+use crate::base::Precision;
 use crate::data::dataset::Dataset;
 use crate::device::Arena;
 use crate::error::{Error, Result};
@@ -74,6 +75,8 @@ pub struct Trainer<D: Backend> {
     clip: Clip,
     /// What a class's images count for in the loss.
     pub class_weights: Vec<f64>,
+    /// What steps compute in; inference computes in f32, so that a run's own numbers are those of `evaluate`.
+    precision: Precision,
     programs: HashMap<Kind, Program<D>>,
     /// Whether steps start at the features of a backbone that is wholly frozen.
     keep_features: bool,
@@ -98,11 +101,17 @@ impl<D: Backend> Trainer<D> {
             optimizer,
             clip,
             class_weights,
+            precision: Precision::default(),
             programs: HashMap::new(),
             keep_features,
             steps: 0,
             undo: None,
         })
+    }
+
+    /// The same, with steps that compute in another precision.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Trainer { precision, ..self }
     }
 
     /// What is trained.
@@ -167,7 +176,7 @@ impl<D: Backend> Trainer<D> {
             graph = with_update(graph, &self.optimizer, self.clip)?;
         }
         let plan = Options { accumulate: kind.adds, ..Options::default() };
-        Program::compile(graph, self.session.device(), Passes { plan, precision: self.spec.precision, ..Passes::default() })
+        Program::compile(graph, self.session.device(), Passes { plan, precision: self.precision, ..Passes::default() })
     }
 
     /// Gives every weight its first value; returns what was kept of the file, as a sentence.

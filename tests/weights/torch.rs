@@ -73,7 +73,7 @@ fn answer<D: Backend>(device: D, file: &TorchFile, size: usize) -> Vec<f64> {
     }
     let pixels: Vec<f64> = hashed("pixels", size * size * 3).into_iter().map(|u| 127.5 + 127.5 * u).collect();
     session.set(&program, "pixels", &pixels[..]).unwrap();
-    session.replay(&mut program, None);
+    session.replay(&mut program, None).unwrap();
     session.get(&program, if classes.is_some() { "logits" } else { "features" }).unwrap()[..8].to_vec()
 }
 

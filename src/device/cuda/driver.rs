@@ -3,7 +3,7 @@
 //! Two drivers answer: the GPU's ([`super::gpu`]) and the emulated one ([`super::emulated`]), which runs the same kernels on
 //! the processor and checks what they touch.
 
-use crate::base::DType;
+use crate::base::Precision;
 use crate::error::Result;
 use std::any::Any;
 
@@ -117,9 +117,9 @@ pub trait Driver {
         None
     }
 
-    /// Floating-point operations per second that it could do at best on numbers of a type, where that is known: bf16 on tensor
+    /// Floating-point operations per second that it could do at best in a precision, where that is known: tf32 and bf16 on tensor
     /// cores with sums in f32, f32 without.
-    fn peak(&self, _dtype: DType) -> Option<f64> {
+    fn peak(&self, _precision: Precision) -> Option<f64> {
         None
     }
 

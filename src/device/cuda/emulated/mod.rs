@@ -11,6 +11,7 @@ use super::driver::{DevicePtr, Driver, Launch, Recording, Region};
 use crate::error::{Error, Result};
 use libloading::Library;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -42,6 +43,10 @@ pub struct Manner {
     pub landing: Landing,
     /// Bytes of shared memory of a block; kernels may need no more than the smallest chip has.
     pub shared_limit: u32,
+    /// Bytes of memory that the device has.
+    pub memory: u64,
+    /// Multiprocessors that it says to have: kernels take larger tiles where there are few.
+    pub processors: usize,
 }
 
 /// What sm_86, sm_89 and sm_120 give to a block; sm_80 has 163 KiB, sm_90 227 KiB.
@@ -49,10 +54,19 @@ const SMALLEST_SHARED: u32 = 99 << 10;
 
 impl Manner {
     /// All checks, threads in ascending order, copies as late as they may.
-    pub const CHECKED: Manner =
-        Manner { build: Build::Checked, order: Order::Ascending, landing: Landing::AtWait, shared_limit: SMALLEST_SHARED };
+    pub const CHECKED: Manner = Manner {
+        build: Build::Checked,
+        order: Order::Ascending,
+        landing: Landing::AtWait,
+        shared_limit: SMALLEST_SHARED,
+        memory: 4 << 30,
+        processors: 1,
+    };
+    /// All checks on a chip with many multiprocessors, threads and blocks in descending order, copies at once.
+    pub const CHECKED_OTHERWISE: Manner = Manner { order: Order::Descending, landing: Landing::AtOnce, processors: 132, ..Manner::CHECKED };
     /// No checks but guard zones, threads in random order, copies at once.
-    pub const FAST: Manner = Manner { build: Build::Fast, order: Order::Random, landing: Landing::AtOnce, shared_limit: SMALLEST_SHARED };
+    pub const FAST: Manner =
+        Manner { build: Build::Fast, order: Order::Random, landing: Landing::AtOnce, processors: 132, ..Manner::CHECKED };
 }
 
 /// How the object calls what Rust passes; `emulator/runtime.h` has the same.
@@ -110,6 +124,8 @@ pub struct Emulated {
     manner: Manner,
     /// What happens on the device, noted while recording.
     notes: RefCell<Option<Vec<Event>>>,
+    /// Bytes of each allocation.
+    held: RefCell<HashMap<DevicePtr, u64>>,
     /// The kernel that was launched last.
     latest: Cell<&'static str>,
 }
@@ -162,7 +178,8 @@ impl Emulated {
         };
         // SAFETY: takes a flag and returns a context of its own.
         let context = unsafe { open(c_int::from(manner.build == Build::Checked)) };
-        Ok(Emulated { library, path, functions, context, manner, notes: RefCell::new(None), latest: Cell::new("no kernel") })
+        let (notes, held, latest) = (RefCell::new(None), RefCell::default(), Cell::new("no kernel"));
+        Ok(Emulated { library, path, functions, context, manner, notes, held, latest })
     }
 
     /// The kernel's own spelling of its parameters; `None` if there is no such kernel.
@@ -254,9 +271,12 @@ impl Driver for Emulated {
         self.manner.shared_limit as usize
     }
 
-    /// One, so that the large tiles of a big chip are tried on small shapes.
     fn processors(&self) -> usize {
-        1
+        self.manner.processors
+    }
+
+    fn free_memory(&self) -> Option<u64> {
+        Some(self.manner.memory - self.held.borrow().values().sum::<u64>())
     }
 
     fn checks(&self) -> bool {
@@ -264,14 +284,19 @@ impl Driver for Emulated {
     }
 
     fn alloc(&self, bytes: usize) -> Result<DevicePtr> {
+        let room = self.free_memory().is_some_and(|free| bytes as u64 <= free);
         // SAFETY: the context is open.
-        match unsafe { (self.functions.alloc)(self.context, bytes as u64) } {
+        match if room { unsafe { (self.functions.alloc)(self.context, bytes as u64) } } else { 0 } {
             0 => Err(Error::machine(format!("{} MiB of memory are not to be had", bytes >> 20)).at("emulated")),
-            start => Ok(DevicePtr(start)),
+            start => {
+                self.held.borrow_mut().insert(DevicePtr(start), bytes as u64);
+                Ok(DevicePtr(start))
+            }
         }
     }
 
     fn free(&self, start: DevicePtr) {
+        self.held.borrow_mut().remove(&start);
         // SAFETY: the device frees what it allocated, once.
         unsafe { (self.functions.free)(self.context, start.0) }
     }

@@ -9,7 +9,7 @@ mod staging;
 
 use super::driver::{DevicePtr, Driver, Launch, Recording};
 use super::embedded::IMAGES;
-use crate::base::DType;
+use crate::base::Precision;
 use crate::error::{Error, Result};
 use cudarc::driver::sys;
 use std::cell::RefCell;
@@ -135,8 +135,8 @@ impl Driver for Gpu {
         false
     }
 
-    fn peak(&self, dtype: DType) -> Option<f64> {
-        self.found.peak(dtype)
+    fn peak(&self, precision: Precision) -> Option<f64> {
+        self.found.peak(precision)
     }
 
     fn free_memory(&self) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! Which GPUs there are, and in one sentence why there is none that can be used.
 
 use super::Gpu;
-use crate::base::DType;
+use crate::base::Precision;
 use crate::device::cuda::Cuda;
 use crate::device::cuda::embedded::{CHIPS, NVCC};
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ pub struct Found {
 
 impl Found {
     /// Floating-point operations per second at best: per multiprocessor and cycle as NVIDIA's architecture papers give them.
-    pub fn peak(&self, dtype: DType) -> Option<f64> {
+    pub fn peak(&self, precision: Precision) -> Option<f64> {
         let (f32, bf16) = match self.compute_capability {
             (8, 0) => (128.0, 2048.0),
             (9, _) => (256.0, 4096.0),
@@ -38,7 +38,12 @@ impl Found {
             (8 | 12, _) => (256.0, 512.0),
             _ => return None,
         };
-        let per_cycle = if dtype == DType::Bf16 { bf16 } else { f32 };
+        let per_cycle = match precision {
+            Precision::Bf16 => bf16,
+            Precision::Tf32 => bf16 / 2.0,
+            Precision::F32 => f32,
+            Precision::F64 => return None,
+        };
         Some(per_cycle * f64::from(self.multiprocessors) * self.clock)
     }
 }
