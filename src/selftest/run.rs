@@ -107,7 +107,8 @@ pub fn check<D: Backend>(case: &Case, device: &D, how: How, fault: Fault) -> Res
     let Some(exact) = Typed::of(&case.op, &drawn, Precision::F64, 1)? else { return Ok(Vec::new()) };
     let ins: Vec<Array> = drawn.iter().enumerate().map(|(i, x)| typed.rounded(i, x)).collect();
     // Numbers that differ by less than the type holds are all one number: there is no variance left to compare.
-    let collapsed = |(fill, ty): (&Fill, &Ty)| matches!(fill, Fill::Offset { mean, deviation } if *deviation < mean.abs() * ty.dtype.roundoff());
+    let collapsed =
+        |(fill, ty): (&Fill, &Ty)| matches!(fill, Fill::Offset { mean, deviation } if *deviation < mean.abs() * ty.dtype.roundoff());
     if case.fill.iter().zip(&typed.ins).any(collapsed) {
         return Ok(Vec::new());
     }
