@@ -365,9 +365,12 @@ impl<D: Backend> Session<D> {
     }
 }
 
-/// What a program computes in on a device: what was asked for, except on the specification, which has f64 alone.
+/// What a program computes in on a device: what was asked for, except that the specification has f64 alone, in the place of f32.
+///
+/// # Errors
+/// When the device cannot.
 fn admitted<D: Device>(device: &D, asked: Precision) -> Result<Precision> {
-    if device.float() == DType::F64 {
+    if device.float() == DType::F64 && asked == Precision::F32 {
         return Ok(Precision::F64);
     }
     if device.precisions().contains(&asked) {

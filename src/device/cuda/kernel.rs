@@ -223,7 +223,8 @@ macro_rules! kernel {
             type $u = f32;
             pub type Arguments = ($(<$type as Parameter>::Argument,)*);
 
-            #[allow(clippy::extra_unused_type_parameters)] // a kernel may have one of the two
+            // A kernel that sums reads matrices alone, one that fills writes one alone.
+            #[allow(clippy::extra_unused_type_parameters)]
             const fn instance<$t: Element, $u: Element>(name: &'static str) -> Kernel<Arguments> {
                 Kernel::new(name, $file, || {
                     let parameters: &[String] = &[$(<$type as Parameter>::spell()),*];
