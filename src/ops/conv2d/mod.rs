@@ -256,6 +256,12 @@ fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
         (Window { kernel: [3, 3], stride: [1, 1], padding: pads(2, 0, 0, 1) }, 1, [8, 5], 16, 19),
         (Window { kernel: [3, 1], stride: [1, 2], padding: pads(3, 0, 0, 2) }, 1, [4, 5], 3, 5),
         (Window { kernel: [2, 3], stride: [3, 1], padding: pads(0, 1, 2, 0) }, 2, [8, 5], 5, 3),
+        // Channels in whole vectors, and more results than a tile of a GPU has in each direction; then pixels for several splits of
+        // a filter's gradient.
+        (Window::same(3, 1), 2, [9, 8], 8, 104),
+        (Window::same(1, 1), 1, [10, 13], 40, 56),
+        (Window::same(3, 2), 1, [17, 15], 104, 8),
+        (Window::same(3, 1), 3, [11, 13], 8, 16),
     ]
 }
 
