@@ -112,8 +112,11 @@ fn report(device: String, rows: Vec<Row>) -> Report {
     }
 }
 
+/// What is checked of a case, on devices that each have their own manner.
+type Check<'a> = dyn Fn(&Case, &[Cuda]) -> Result<Vec<Row>> + Sync + 'a;
+
 /// Checks cases on as many threads as there are cores, each with devices of its own; rows come in the order of the cases.
-fn each(cases: &[Case], progress: &dyn Fn(usize, usize), check: &(dyn Fn(&Case, &[Cuda]) -> Result<Vec<Row>> + Sync)) -> Result<Vec<Row>> {
+fn each(cases: &[Case], progress: &dyn Fn(usize, usize), check: &Check) -> Result<Vec<Row>> {
     let (next, (sender, receiver)) = (AtomicUsize::new(0), mpsc::channel());
     // The network comes first: it takes longest.
     let networks = [
