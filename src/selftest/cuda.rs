@@ -73,11 +73,9 @@ fn spoilt_results(cases: &[Case]) -> Result<(usize, Vec<Row>)> {
 
 /// Runs cases on the first GPU.
 pub fn gpu(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
-    let (mut device, mut rows) = (gpu::open(0)?, Vec::new());
+    let (device, mut rows) = (gpu::open(0)?, Vec::new());
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
-        let (back, found) = network::check(device, Cpu::new(0)?, precision)?;
-        device = back;
-        rows.extend(found);
+        rows.extend(whole_network(gpu::open(0), precision));
     }
     for (i, case) in cases.iter().enumerate() {
         for how in WAYS {
@@ -87,6 +85,15 @@ pub fn gpu(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
         progress(i + 1, cases.len());
     }
     Ok(report(device.describe(), rows))
+}
+
+/// The network on a device; a device that fails on it is a failed check, and the others go on.
+fn whole_network(device: Result<Cuda>, precision: Precision) -> Vec<Row> {
+    let rows = device.and_then(|device| Ok(network::check(device, Cpu::new(1)?, precision)?.1));
+    rows.unwrap_or_else(|error| {
+        let (case, check) = (network::CASE.into(), precision.to_string());
+        vec![Row { case, check, share: 0.0, fault: Some(error.to_string()) }]
+    })
 }
 
 fn report(device: String, rows: Vec<Row>) -> Report {
@@ -105,11 +112,11 @@ fn report(device: String, rows: Vec<Row>) -> Report {
     }
 }
 
-/// The checks of one case on some devices.
-type Check = dyn Fn(&Case, &[Cuda]) -> Result<Vec<Row>> + Sync;
+/// What is checked of a case, on devices that each have their own manner.
+type Check<'a> = dyn Fn(&Case, &[Cuda]) -> Result<Vec<Row>> + Sync + 'a;
 
 /// Checks cases on as many threads as there are cores, each with devices of its own; rows come in the order of the cases.
-fn each(cases: &[Case], progress: &dyn Fn(usize, usize), check: &Check) -> Result<Vec<Row>> {
+fn each(cases: &[Case], progress: &dyn Fn(usize, usize), check: &Check<'_>) -> Result<Vec<Row>> {
     let (next, (sender, receiver)) = (AtomicUsize::new(0), mpsc::channel());
     // The network comes first: it takes longest.
     let networks = [
@@ -125,7 +132,7 @@ fn each(cases: &[Case], progress: &dyn Fn(usize, usize), check: &Check) -> Resul
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let rows = match (networks.get(i), i.checked_sub(networks.len()).and_then(|i| cases.get(i))) {
-                (Some(&(manner, precision)), _) => open(manner).and_then(|device| Ok(network::check(device, Cpu::new(1)?, precision)?.1)),
+                (Some(&(manner, precision)), _) => Ok(whole_network(open(manner), precision)),
                 (_, Some(case)) => devices.as_ref().map_err(Clone::clone).and_then(|devices| check(case, devices)),
                 (None, None) => return,
             };

@@ -22,6 +22,8 @@ use crate::pass::grad;
 use crate::pass::plan::Step;
 use std::time::Duration;
 
+/// What the check is called.
+pub const CASE: &str = "a network of four blocks, three steps";
 const STEPS: usize = 3;
 /// Images, height, width, colours: odd, so that every tile has an edge.
 const IMAGES: [usize; 4] = [3, 21, 19, 3];
@@ -42,7 +44,7 @@ struct Trained {
 pub fn check<D: Backend, E: Backend>(device: D, right: E, precision: Precision) -> Result<(D, Vec<Row>)> {
     let name = device.describe();
     let row = |check: &str, share: f64, fault: Option<String>| Row {
-        case: "a network of four blocks, three steps".into(),
+        case: CASE.into(),
         check: format!("{name} {precision} {check}"),
         share,
         fault,
