@@ -77,12 +77,12 @@ impl<D: Backend> Inference<D> {
     /// When the image cannot be passed again.
     pub fn blame(&mut self, session: &mut Session<D>, data: &Arc<Dataset>, index: usize) -> Result<Error> {
         let image = Batches::new(data.clone(), vec![index], 1)?.next();
-        let program = self.program(session.device(), 1)?;
-        session.reserve(program)?;
-        session.set(program, "pixels", &image.expect("one index makes one batch").pixels[..])?;
-        let origin = match session.weights_not_finite(program) {
+        let program = self.by_layer(session.device())?;
+        session.reserve(&program)?;
+        session.set(&program, "pixels", &image.expect("one index makes one batch").pixels[..])?;
+        let origin = match session.weights_not_finite(&program) {
             Some(weight) => weight.to_string(),
-            None => session.first_not_finite(program).map_or("the network".into(), |step| format!("{} ({})", step.layer, step.op)),
+            None => session.first_not_finite(&program).map_or("the network".into(), |step| format!("{} ({})", step.layer, step.op)),
         };
         let what = format!("its features under the frozen backbone are not finite; that begins in {origin}");
         let advice = "the weights are damaged, or were trained on images that were preprocessed otherwise: see --weights and --preprocess";

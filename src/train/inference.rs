@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::exec::{Passes, Program, Session};
 use crate::models::{Purpose, Spec};
 use crate::ops::Backend;
+use crate::pass::Fusions;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -36,6 +37,16 @@ impl<D: Backend> Inference<D> {
             self.programs.insert(batch, program);
         }
         Ok(self.programs.get_mut(&batch).expect("inserted above"))
+    }
+
+    /// The program for one image in which every row belongs to one layer.
+    ///
+    /// # Errors
+    /// When the model cannot be built at this size.
+    pub fn by_layer(&self, device: &D) -> Result<Program<D>> {
+        let fusions = Fusions { group: false, ..self.passes.fusions };
+        let graph = Spec { batch: 1, ..self.spec.clone() }.build()?.graph;
+        Program::compile(graph, device, Passes { fusions, ..self.passes })
     }
 
     /// Bytes of each arena for batches of `batch` images.
