@@ -348,8 +348,7 @@ mod tests {
         let frame = gif.iter().position(|&b| b == 0x2c).unwrap();
         gif[frame + 5..frame + 9].fill(0xff);
         assert!(decode(&gif, false).is_err());
-        // Decoding any of them takes far longer; a busy machine does not.
-        assert!(start.elapsed().as_secs_f64() < 5.0);
+        assert!(start.elapsed().as_secs_f64() < 0.5);
     }
 
     #[test]
