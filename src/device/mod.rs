@@ -87,8 +87,17 @@ pub trait Device: Sized {
     /// The number type that `f32` models run in on this device.
     fn float(&self) -> DType;
 
+    /// Whether values may lie in its memory in half precision. On a device where they may not, a policy of bf16 rounds what
+    /// convolutions multiply, on its way to the product, and nothing else.
+    fn stores_half(&self) -> bool;
+
     /// What programs on this device may compute in.
     fn precisions(&self) -> &'static [Precision];
+
+    /// What is said to one who asks for a precision that is not among them.
+    fn refusal(&self, asked: Precision) -> String {
+        format!("does not compute in {asked}")
+    }
 
     /// Zeroed memory of at least `bytes` bytes, aligned to 64.
     ///

@@ -29,6 +29,10 @@ impl Device for Naive {
         DType::F64
     }
 
+    fn stores_half(&self) -> bool {
+        false
+    }
+
     fn precisions(&self) -> &'static [Precision] {
         &[Precision::F64]
     }

@@ -35,7 +35,7 @@ pub fn check<D: Backend>(case: &Case, device: &D, how: How) -> Result<Vec<Row>> 
 }
 
 fn results<D: Backend>(case: &Case, device: &D, how: How, ins: &[Array]) -> Result<Option<Vec<Array>>> {
-    let Ok(Some(typed)) = Typed::of(&case.op, ins, how.precision, device.precisions().len()) else { return Ok(None) };
+    let Ok(Some(typed)) = Typed::of(&case.op, ins, how.precision, device.stores_half()) else { return Ok(None) };
     let blank: Vec<Array> = typed.outs.iter().map(|ty| Array::zeros(ty.shape)).collect();
     Ok(execute(device, &typed, ins, &blank, Mode::Set, how.layout, Fault::None)?.ok())
 }

@@ -92,6 +92,10 @@ impl Device for Cuda {
         DType::F32
     }
 
+    fn stores_half(&self) -> bool {
+        true
+    }
+
     fn precisions(&self) -> &'static [Precision] {
         &[Precision::F32, Precision::Tf32, Precision::Bf16]
     }

@@ -70,7 +70,11 @@ fn geometry(window: &Window, shape: Shape) -> Geom {
 
 /// What a row says of its arithmetic.
 fn word(math: Math) -> &'static str {
-    if math == Math::Tf32 { " tf32" } else { "" }
+    match math {
+        Math::Full => "",
+        Math::Tf32 => " tf32",
+        Math::Bf16 => " bf16",
+    }
 }
 
 /// Twice the multiply-adds that touch real pixels, for `images` images and `channels` = in x out.

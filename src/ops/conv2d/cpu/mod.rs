@@ -4,13 +4,15 @@
 //! weights, register tiles); [`input_grad`] turns the input gradient into such passes over `dy` with the rotated filter;
 //! [`filter_grad`] sums products over pixels. [`pointwise`] takes an input gradient on through the batch norm before. [`pack`] lays weights out as the tiles read them. A matrix product is the
 //! pass over a single row of pixels, which is how 1x1 convolutions and dense layers run. [`winograd`] does 3x3 filters of stride 1 with
-//! fewer multiplications, all three directions, where the layer's shape makes it pay.
+//! fewer multiplications, all three directions, where the layer's shape makes it pay. [`pairs`] rounds operands to bf16 on the way, two in
+//! the place of a float, where the precision says so.
 
 mod filter_grad;
 mod forward;
 mod input;
 mod input_grad;
 mod pack;
+mod pairs;
 mod pass;
 mod pointwise;
 mod winograd;
@@ -23,8 +25,9 @@ pub(in crate::ops) use pass::Pass;
 use input::Input;
 
 use super::{Conv2d, Conv2dDw, Conv2dDx, geometry};
+use pairs::words;
 use winograd::{Size, Winograd, WinogradFilterGrad};
-use crate::base::Ty;
+use crate::base::{Math, Ty};
 use crate::device::Call;
 use crate::device::cpu::Cpu;
 use crate::ops::Run;
@@ -45,7 +48,8 @@ impl Conv2d {
 
     fn winograd(&self, cpu: &Cpu, ins: &[Ty]) -> Option<Winograd> {
         let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
-        Size::choose(cpu, &pass, cin, cout).filter(|_| is_wide(cin, cout)).map(|size| Winograd::new(cpu, size, &pass, cin, cout))
+        let size = Size::choose(cpu, self.math, &pass, cin, cout).filter(|_| is_wide(cin, cout));
+        size.map(|size| Winograd::new(cpu, size, &pass, cin, cout))
     }
 }
 
@@ -53,15 +57,15 @@ impl Run<Cpu> for Conv2d {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
         4 * match self.winograd(cpu, ins) {
             Some(winograd) => winograd.scratch(),
-            None => convolve_scratch(cpu, &self.pass(ins), ins[0].shape.cols()),
+            None => convolve_scratch(cpu, &self.pass(ins), words(self.math, ins[0].shape.cols())),
         }
     }
 
     fn derived(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
-        let w = ins[1].shape;
+        let ([height, width], w) = (self.window.kernel, ins[1].shape);
         4 * match self.winograd(cpu, ins) {
             Some(winograd) => winograd.filter_floats(),
-            None => packed_floats(cpu, w.rows(), w.cols()),
+            None => packed_floats(cpu, height * width * words(self.math, ins[0].shape.cols()), w.cols()),
         }
     }
 
@@ -70,9 +74,11 @@ impl Run<Cpu> for Conv2d {
     }
 
     fn prepare(&self, call: &Call<'_, Cpu>) {
-        match self.winograd(call.device, &call.in_types()) {
-            Some(winograd) => winograd.prepare(call.device, call.src(1), call.derived()),
-            None => pack(call.device, call.src(1), call.derived()),
+        let (cpu, w, packed) = (call.device, call.src(1), call.derived());
+        match self.winograd(cpu, &call.in_types()) {
+            Some(winograd) => winograd.prepare(cpu, w, packed),
+            None if self.math == Math::Bf16 => pairs::pack(cpu, w, call.src(0).cols, packed),
+            None => pack(cpu, w, packed),
         }
     }
 
@@ -83,7 +89,7 @@ impl Run<Cpu> for Conv2d {
             bias: self.bias.then(|| call.src(2 + usize::from(self.scale))),
             act: self.act,
         };
-        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, self.pre_at()) };
+        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, self.pre_at()), math: self.math };
         let (w, y) = (call.derived().src(), call.dst(0));
         match self.winograd(cpu, &ins) {
             Some(winograd) => winograd.run(cpu, input, w, y, &finish, call.scratch()),
@@ -97,27 +103,27 @@ impl Conv2dDx {
     fn winograd(&self, cpu: &Cpu, ins: &[Ty]) -> Option<Winograd> {
         let (images, depth, cols) = (ins[0].shape.dims()[0], ins[0].shape.cols(), ins[1].shape.dims()[2]);
         let [phase] = &input_grad::phases(&self.geometry(), images)[..] else { return None };
-        Size::choose(cpu, &phase.pass, depth, cols).map(|size| Winograd::new(cpu, size, &phase.pass, depth, cols))
+        Size::choose(cpu, self.math, &phase.pass, depth, cols).map(|size| Winograd::new(cpu, size, &phase.pass, depth, cols))
     }
 }
 
 impl Run<Cpu> for Conv2dDx {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], outs: &[Ty]) -> usize {
         if self.past.is_some() {
-            return pointwise::scratch(outs[0]);
+            return pointwise::scratch(self.math, ins[0], outs[0]);
         }
         if let Some(winograd) = self.winograd(cpu, ins) {
             return 4 * winograd.scratch();
         }
         let dy = ins[0].shape;
         let phases = input_grad::phases(&self.geometry(), dy.dims()[0]);
-        4 * phases.iter().map(|phase| convolve_scratch(cpu, &phase.pass, dy.cols())).max().unwrap_or(0)
+        4 * phases.iter().map(|phase| convolve_scratch(cpu, &phase.pass, words(self.math, dy.cols()))).max().unwrap_or(0)
     }
 
     fn derived(&self, cpu: &Cpu, ins: &[Ty], outs: &[Ty]) -> usize {
         4 * match self.winograd(cpu, ins) {
             Some(winograd) => winograd.filter_floats(),
-            None => packed_floats(cpu, self.geometry().taps_total() * ins[0].shape.cols(), outs[0].shape.cols()),
+            None => packed_floats(cpu, self.geometry().taps_total() * words(self.math, ins[0].shape.cols()), outs[0].shape.cols()),
         }
     }
 
@@ -128,20 +134,20 @@ impl Run<Cpu> for Conv2dDx {
     fn prepare(&self, call: &Call<'_, Cpu>) {
         match self.winograd(call.device, &call.in_types()) {
             Some(winograd) => winograd.prepare_transposed(call.device, call.src(1), call.derived()),
-            None => input_grad::prepare(call, &self.geometry()),
+            None => input_grad::prepare(call, &self.geometry(), self.math),
         }
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {
         if let Some(act) = self.past {
-            return pointwise::run(call, act);
+            return pointwise::run(call, act, self.math);
         }
         match self.winograd(call.device, &call.in_types()) {
             Some(winograd) => {
                 let (dy, w, dx) = (call.src(0), call.derived().src(), call.dst(0));
                 winograd.run(call.device, dy.into(), w, dx, &Finish::NONE, call.scratch());
             }
-            None => input_grad::run(call, &self.geometry()),
+            None => input_grad::run(call, &self.geometry(), self.math),
         }
     }
 }
@@ -160,9 +166,9 @@ impl Conv2dDw {
 
     fn plan(&self, cpu: &Cpu, ins: &[Ty]) -> FilterGradient {
         let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
-        match Size::choose(cpu, &pass, cin, cout) {
+        match Size::choose(cpu, self.math, &pass, cin, cout) {
             Some(size) => FilterGradient::Winograd(WinogradFilterGrad::new(cpu, size, &pass, cin, cout)),
-            None => FilterGradient::Direct(FilterGrad::new(cpu, pass, cin, cout, self.pre.is_some())),
+            None => FilterGradient::Direct(FilterGrad::new(cpu, self.math, pass, cin, cout, self.pre.is_some())),
         }
     }
 }
@@ -176,12 +182,13 @@ impl Run<Cpu> for Conv2dDw {
     }
 
     fn amplification(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> f64 {
-        Size::choose(cpu, &self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols()).map_or(1.0, Size::amplification)
+        let size = Size::choose(cpu, self.math, &self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
+        size.map_or(1.0, Size::amplification)
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {
         let (cpu, dy, dw, scratch) = (call.device, call.src(1), call.dst(0), call.scratch());
-        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, 2) };
+        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, 2), math: self.math };
         match self.plan(cpu, &call.in_types()) {
             FilterGradient::Direct(direct) => direct.run(cpu, input, dy, dw, scratch),
             FilterGradient::Winograd(winograd) => winograd.run(cpu, input, dy, dw, scratch),
