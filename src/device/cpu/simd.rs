@@ -57,7 +57,7 @@ impl Isa {
     /// Whether this machine has products of bf16 for its vectors, two to a lane (AVX512_BF16).
     pub fn has_bf16(self) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return self == Isa::Avx512 && is_x86_feature_detected!("avx512bf16");
+        return self == Isa::Avx512 && is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw");
         #[cfg(not(target_arch = "x86_64"))]
         false
     }

@@ -59,7 +59,9 @@ impl FilterGrad {
     pub fn new(cpu: &Cpu, math: Math, pass: Pass, cin: usize, cout: usize, normalised: bool) -> Self {
         let (tile, threads) = (Tile::of(cpu.isa), cpu.threads());
         let panels = cout.div_ceil(tile.width());
-        let mut groups = [cin.div_ceil(CHANNELS), panels.div_ceil(PANELS)];
+        // Copies that one tap alone reads are shared by twice as many tiles.
+        let more = if math == Math::Bf16 && pass.taps == [1; 2] { 2 } else { 1 };
+        let mut groups = [cin.div_ceil(more * CHANNELS), panels.div_ceil(more * PANELS)];
         let filter = pass.taps[0] * pass.taps[1] * cin * cout;
         let shares_pixels = filter <= SMALL_FILTER;
         if !shares_pixels && groups[0] * groups[1] < 8 * threads {

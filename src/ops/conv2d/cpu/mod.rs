@@ -46,6 +46,11 @@ impl Conv2d {
         Pass::forward(&geometry(&self.window, x), x.dims()[0])
     }
 
+    /// The arithmetic of a direct pass.
+    fn multiplies_in(&self, ins: &[Ty]) -> Math {
+        pairs::worthwhile(self.math, ins[0].shape.cols())
+    }
+
     fn winograd(&self, cpu: &Cpu, ins: &[Ty]) -> Option<Winograd> {
         let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
         let size = Size::choose(cpu, self.math, &pass, cin, cout).filter(|_| is_wide(cin, cout));
@@ -57,7 +62,7 @@ impl Run<Cpu> for Conv2d {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
         4 * match self.winograd(cpu, ins) {
             Some(winograd) => winograd.scratch(),
-            None => convolve_scratch(cpu, &self.pass(ins), words(self.math, ins[0].shape.cols())),
+            None => convolve_scratch(cpu, &self.pass(ins), words(self.multiplies_in(ins), ins[0].shape.cols())),
         }
     }
 
@@ -65,7 +70,7 @@ impl Run<Cpu> for Conv2d {
         let ([height, width], w) = (self.window.kernel, ins[1].shape);
         4 * match self.winograd(cpu, ins) {
             Some(winograd) => winograd.filter_floats(),
-            None => packed_floats(cpu, height * width * words(self.math, ins[0].shape.cols()), w.cols()),
+            None => packed_floats(cpu, height * width * words(self.multiplies_in(ins), ins[0].shape.cols()), w.cols()),
         }
     }
 
@@ -75,9 +80,10 @@ impl Run<Cpu> for Conv2d {
 
     fn prepare(&self, call: &Call<'_, Cpu>) {
         let (cpu, w, packed) = (call.device, call.src(1), call.derived());
-        match self.winograd(cpu, &call.in_types()) {
+        let ins = call.in_types();
+        match self.winograd(cpu, &ins) {
             Some(winograd) => winograd.prepare(cpu, w, packed),
-            None if self.math == Math::Bf16 => pairs::pack(cpu, w, call.src(0).cols, packed),
+            None if self.multiplies_in(&ins) == Math::Bf16 => pairs::pack(cpu, w, ins[0].shape.cols(), packed),
             None => pack(cpu, w, packed),
         }
     }
@@ -89,7 +95,7 @@ impl Run<Cpu> for Conv2d {
             bias: self.bias.then(|| call.src(2 + usize::from(self.scale))),
             act: self.act,
         };
-        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, self.pre_at()), math: self.math };
+        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, self.pre_at()), math: self.multiplies_in(&ins) };
         let (w, y) = (call.derived().src(), call.dst(0));
         match self.winograd(cpu, &ins) {
             Some(winograd) => winograd.run(cpu, input, w, y, &finish, call.scratch()),
@@ -164,11 +170,16 @@ impl Conv2dDw {
         Pass::forward(&geometry(&self.window, x), x.dims()[0])
     }
 
+    /// The arithmetic of direct sums.
+    fn multiplies_in(&self, ins: &[Ty]) -> Math {
+        pairs::worthwhile(self.math, ins[0].shape.cols())
+    }
+
     fn plan(&self, cpu: &Cpu, ins: &[Ty]) -> FilterGradient {
         let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
         match Size::choose(cpu, self.math, &pass, cin, cout) {
             Some(size) => FilterGradient::Winograd(WinogradFilterGrad::new(cpu, size, &pass, cin, cout)),
-            None => FilterGradient::Direct(FilterGrad::new(cpu, self.math, pass, cin, cout, self.pre.is_some())),
+            None => FilterGradient::Direct(FilterGrad::new(cpu, self.multiplies_in(ins), pass, cin, cout, self.pre.is_some())),
         }
     }
 }
@@ -188,7 +199,7 @@ impl Run<Cpu> for Conv2dDw {
 
     fn run(&self, call: &Call<'_, Cpu>) {
         let (cpu, dy, dw, scratch) = (call.device, call.src(1), call.dst(0), call.scratch());
-        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, 2), math: self.math };
+        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, 2), math: self.multiplies_in(&call.in_types()) };
         match self.plan(cpu, &call.in_types()) {
             FilterGradient::Direct(direct) => direct.run(cpu, input, dy, dw, scratch),
             FilterGradient::Winograd(winograd) => winograd.run(cpu, input, dy, dw, scratch),

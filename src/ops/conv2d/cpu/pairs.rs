@@ -18,6 +18,11 @@ pub(super) fn words(math: Math, channels: usize) -> usize {
     if math == Math::Bf16 { channels.div_ceil(2) } else { channels }
 }
 
+/// What a convolution of `cin` channels multiplies: to round few of them costs more than it saves.
+pub(super) fn worthwhile(math: Math, cin: usize) -> Math {
+    if cin < 16 { Math::Full } else { math }
+}
+
 /// A row of pixels as words of two pixels each: word `w` is of the pixels `each * w` and `each * w + step`.
 pub(super) struct PixelRow {
     /// Pixel 0, and the floats from pixel to pixel.
@@ -44,12 +49,8 @@ pub(super) unsafe fn channel_pairs(x: (*const f32, usize), k: Option<Coefficient
 /// # Safety
 /// As for [`channel_pairs`]; `to` is valid over `lanes` words, `pitch` apart.
 pub(super) unsafe fn pixel_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut f32, pitch: usize, cols: usize, lanes: usize) {
-    let at = |q: usize| if x.real.contains(&q) { x.first.wrapping_add(q * x.pixel) } else { null() };
-    for w in 0..x.words {
-        let q = w * x.each;
-        // SAFETY: the caller's promise.
-        unsafe { native::row_pairs(at(q), at(q + x.step), k, to.add(w * pitch), cols, lanes) }
-    }
+    // SAFETY: the caller's promise.
+    unsafe { native::pixel_pairs(x, k, to, pitch, cols, lanes) }
 }
 
 /// As [`pack`](super::pack::pack), for a kernel `[taps, in, out]` with `cin` inputs: panels of `[taps * words of in, panel width]`.
@@ -102,11 +103,15 @@ fn transpose<'a>(row: impl Fn(usize) -> &'a [f32], block: &mut [f32], lanes: usi
 
 #[cfg(target_arch = "x86_64")]
 mod native {
-    use super::Coefficients;
-    use crate::device::cpu::simd::Vector;
+    use super::{Coefficients, PixelRow};
+    use crate::device::cpu::simd::{Vector, prefetch};
     use std::arch::x86_64::*;
+    use std::ptr::null;
 
-    #[target_feature(enable = "avx512f,avx2,fma,avx512bf16")]
+    /// Pixels from those at work to those that are asked for.
+    const AHEAD: usize = 8;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
     pub unsafe fn channel_pairs(x: (*const f32, usize), k: Option<Coefficients>, to: (*mut f32, usize), rows: usize, cols: usize) {
         // SAFETY: the caller's promise: rows of `cols` floats and of half as many words.
         unsafe {
@@ -122,34 +127,43 @@ mod native {
         }
     }
 
-    /// `to[c] = (a[c], b[c])` for `cols` channels, a null row being zeros, then zeros up to `lanes` words.
-    #[target_feature(enable = "avx512f,avx2,fma,avx512bf16")]
-    pub unsafe fn row_pairs(a: *const f32, b: *const f32, k: Option<Coefficients>, to: *mut f32, cols: usize, lanes: usize) {
-        // SAFETY: the caller's promise: rows of `cols` floats, and `lanes` words.
-        unsafe {
-            for c in (0..lanes).step_by(16) {
-                let n = 16.min(cols.saturating_sub(c));
-                let (low, high) = (halves(a, k, c, n), halves(b, k, c, n));
-                let words = _mm512_castsi512_ps(_mm512_or_si512(low, _mm512_slli_epi32::<16>(high)));
-                words.put(to.add(c), 16.min(lanes - c), false);
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
+    pub unsafe fn pixel_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut f32, pitch: usize, cols: usize, lanes: usize) {
+        let at = |q: usize| if x.real.contains(&q) { x.first.wrapping_add(q * x.pixel) } else { null() };
+        for w in 0..x.words {
+            let q = w * x.each;
+            for line in (0..x.each).flat_map(|i| (0..cols).step_by(16).map(move |c| i * x.pixel + c)) {
+                prefetch(x.first.wrapping_add((q + AHEAD) * x.pixel + line));
             }
+            // SAFETY: the caller's promise.
+            unsafe { row_pairs(at(q), at(q + x.step), k, to.add(w * pitch), cols, lanes) }
         }
     }
 
-    /// The `n` floats from channel `c` of a row in bf16, one in the lower half of each lane.
+    /// `to[c] = (a[c], b[c])` for `cols` channels, a null row being zeros, then zeros up to `lanes` words.
     #[inline]
-    #[target_feature(enable = "avx512f,avx2,fma,avx512bf16")]
-    unsafe fn halves(row: *const f32, k: Option<Coefficients>, c: usize, n: usize) -> __m512i {
-        // SAFETY: the caller's promise.
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
+    pub unsafe fn row_pairs(a: *const f32, b: *const f32, k: Option<Coefficients>, to: *mut f32, cols: usize, lanes: usize) {
+        // SAFETY: the caller's promise: rows of `cols` floats, and `lanes` words.
         unsafe {
-            let x = if row.is_null() { _mm512_setzero_ps() } else { values(row, k, c, n) };
-            _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(x)))
+            // From all of the one, then all of the other, to one of each in turn.
+            let turns = _mm512_add_epi32(
+                _mm512_set1_epi32(16 << 16),
+                _mm512_mullo_epi32(_mm512_set1_epi32(0x1_0001), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)),
+            );
+            for c in (0..lanes).step_by(16) {
+                let n = 16.min(cols.saturating_sub(c));
+                let low = if a.is_null() { __m512::zero() } else { values(a, k, c, n) };
+                let high = if b.is_null() { __m512::zero() } else { values(b, k, c, n) };
+                let halves: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_castsi512_ps(_mm512_permutexvar_epi16(turns, halves)).put(to.add(c), 16.min(lanes - c), false);
+            }
         }
     }
 
     /// The `n` floats from channel `c` of a row, normalised, then zeros.
     #[inline]
-    #[target_feature(enable = "avx512f,avx2,fma,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
     unsafe fn values(row: *const f32, k: Option<Coefficients>, c: usize, n: usize) -> __m512 {
         if n == 0 {
             return _mm512_setzero_ps();
@@ -167,14 +181,20 @@ mod native {
 /// A device on such a processor refuses bf16 before anything is compiled for it.
 #[cfg(not(target_arch = "x86_64"))]
 mod native {
-    use super::Coefficients;
+    use super::{Coefficients, PixelRow};
+
+    const WHY: &str = "this processor has no products of bf16";
 
     pub unsafe fn channel_pairs(_: (*const f32, usize), _: Option<Coefficients>, _: (*mut f32, usize), _: usize, _: usize) {
-        unreachable!("this processor has no products of bf16");
+        unreachable!("{WHY}");
+    }
+
+    pub unsafe fn pixel_pairs(_: &PixelRow, _: Option<Coefficients>, _: *mut f32, _: usize, _: usize, _: usize) {
+        unreachable!("{WHY}");
     }
 
     pub unsafe fn row_pairs(_: *const f32, _: *const f32, _: Option<Coefficients>, _: *mut f32, _: usize, _: usize) {
-        unreachable!("this processor has no products of bf16");
+        unreachable!("{WHY}");
     }
 }
 
