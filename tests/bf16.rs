@@ -61,6 +61,8 @@ fn densenet121_trains_as_in_f32() {
     for (a, b) in losses.iter().zip(&expected) {
         assert!((a - b).abs() <= budget * b.abs(), "{losses:?}, in f32 {expected:?}");
     }
+    let fall = |losses: &[f64]| losses[0] - losses[STEPS - 1];
+    assert!((fall(&losses) - fall(&expected)).abs() <= budget * fall(&expected), "{losses:?}, in f32 {expected:?}");
     let (d, n) = changes.iter().zip(&wanted).fold((0.0, 0.0), |(d, n), (a, b)| (d + (a - b) * (a - b), n + b * b));
     let far = f64::sqrt(d / n);
     println!("losses {losses:?}, in f32 {expected:?}; changes differ by {far:.1e}, the budget is {budget:.1e}");
