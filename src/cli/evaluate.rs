@@ -68,7 +68,9 @@ enum Subset {
 pub fn run(args: Args) -> Result<()> {
     let csv_to_stdout = args.csv.as_deref() == Some(Path::new("-"));
     if csv_to_stdout && args.json {
-        return Err(Error::input("standard output takes either the table or the JSON record").at("--csv -").advise("name a file with --csv"));
+        return Err(Error::input("standard output takes either the table or the JSON record")
+            .at("--csv -")
+            .advise("name a file with --csv"));
     }
     let Ready { file, spec, images } = args.model.read()?;
     let mut listing = classes_agree(&args.data, &file)?;

@@ -1,6 +1,6 @@
 //! Images on their way into a run: groups, folders of their own, bad files, pixels on disk, augmentation.
 
-use super::{Data, defrost, ok, refused, bytes, said, VGG, HEAD, ONE};
+use super::{Data, HEAD, ONE, VGG, bytes, defrost, ok, refused, said};
 use std::fs;
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! What is refused before anything is written.
 
-use super::{Data, defrost, ok, refused, VGG, HEAD};
+use super::{Data, HEAD, VGG, defrost, ok, refused};
 use std::fs;
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a run leaves, and what must not change it: files, kept features, frozen layers, memory, event files, comparisons.
 
-use super::{Data, defrost, ok, refused, bytes, column, said, tensors, VGG};
+use super::{Data, VGG, bytes, column, defrost, ok, refused, said};
 use defrost::train::tfevents::{Event, What, records};
 use std::fs;
 use std::path::Path;

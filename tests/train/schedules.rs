@@ -1,6 +1,6 @@
 //! Learning rates over a run: schedules, early stopping, thawing, the sweep that looks for one.
 
-use super::{Data, defrost, ok, refused, column, said, tensors, HEAD};
+use super::{Data, HEAD, column, defrost, ok, refused, said, tensors};
 use std::fs;
 use std::path::Path;
 
