@@ -377,9 +377,7 @@ fn admitted<D: Device>(device: &D, asked: Precision) -> Result<Precision> {
         return Ok(asked);
     }
     let words: Vec<String> = device.precisions().iter().map(Precision::to_string).collect();
-    Err(Error::input(device.refusal(asked))
-        .at(device.describe())
-        .advise(format!("use --precision {}", words.join(" or "))))
+    Err(Error::input(device.refusal(asked)).at(device.describe()).advise(format!("use --precision {}", words.join(" or "))))
 }
 
 /// A number that nothing else has.

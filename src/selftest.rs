@@ -126,7 +126,10 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
     let passed = rows.iter().filter(|r| r.passed()).count();
     let worst = rows.iter().max_by(|a, b| a.share.total_cmp(&b.share)).cloned();
     let (device, dtypes) = match target {
-        Target::Cpu => (cpus[0].describe_isas(), ["f64"].into_iter().map(String::from).chain(ways(&cpus[0]).map(|how| how.precision.to_string())).collect()),
+        Target::Cpu => (
+            cpus[0].describe_isas(),
+            ["f64"].into_iter().map(String::from).chain(ways(&cpus[0]).map(|how| how.precision.to_string())).collect(),
+        ),
         _ => ("naive".into(), vec!["f64".into()]),
     };
     Ok(Report {

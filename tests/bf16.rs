@@ -29,7 +29,13 @@ fn multiplies() -> bool {
 /// but their order.
 fn train(precision: Precision) -> (Vec<f64>, Vec<f64>) {
     let device = Cpu::with(Isa::best(), 2);
-    let spec = Spec { batch: BATCH, size: SIZE, purpose: Purpose::Train, batch_norm: BatchNorm::Moving, ..Spec::new(Backbone::DenseNet121, CLASSES) };
+    let spec = Spec {
+        batch: BATCH,
+        size: SIZE,
+        purpose: Purpose::Train,
+        batch_norm: BatchNorm::Moving,
+        ..Spec::new(Backbone::DenseNet121, CLASSES)
+    };
     let sgd = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 });
     let graph = training_graph(&spec.build().unwrap(), &sgd).unwrap();
     let mut program = Program::compile(graph, &device, Passes { precision, ..Passes::default() }).unwrap();

@@ -92,7 +92,8 @@ fn in_f32(layer: &Layer) -> Layer {
 fn text(record: &Record) -> String {
     let Record { device, batch, peak_gflops, rows } = record;
     let columns = [("layer", Align::Left), ("op", Align::Left), ("input", Align::Left), ("output", Align::Left)];
-    let rates = [("steps", Align::Right), ("ms", Align::Right), ("GFLOP/s", Align::Right), ("of peak", Align::Right), ("f32 ms", Align::Right)];
+    let rates =
+        [("steps", Align::Right), ("ms", Align::Right), ("GFLOP/s", Align::Right), ("of peak", Align::Right), ("f32 ms", Align::Right)];
     let shown = rates.len() - usize::from(rows.iter().all(|row| row.f32_ms.is_none()));
     let mut table = Table::new(&[&columns[..], &rates[..shown]].concat());
     for (i, row) in rows.iter().enumerate() {
