@@ -9,7 +9,7 @@ use crate::simd;
 use std::ops::Range;
 
 /// Floats of input that a thread works on at a time: with a panel of weights they fit its share of the second-level cache.
-const BLOCK: usize = 96 * 1024;
+pub(super) const BLOCK: usize = 96 * 1024;
 
 /// What happens to a sum before it is written: `act(sum * scale + bias)`.
 pub(in crate::ops) struct Finish<'a> {
@@ -29,7 +29,7 @@ impl Finish<'_> {
 
 /// Floats from pixel to pixel in a row buffer: few channels lie without gaps, so that the taps of a row are one run; many are
 /// an odd number of vectors apart, so that the pixels of a strip fall into different sets of the cache.
-fn buffer_pitch(channels: usize) -> usize {
+pub(super) fn buffer_pitch(channels: usize) -> usize {
     if channels < 16 { channels } else { 16 * (channels.div_ceil(16) | 1) }
 }
 
@@ -92,21 +92,21 @@ pub(in crate::ops) fn convolve<'a>(cpu: &Cpu, pass: &Pass, input: impl Into<Inpu
 }
 
 /// The strips of one block.
-struct Strips<'a> {
-    cpu: &'a Cpu,
-    tile: Tile,
-    pass: &'a Pass,
-    view: View,
-    channels: usize,
-    w: Src<'a>,
-    y: Dst<'a>,
-    finish: &'a Finish<'a>,
-    sums: &'a mut [f32],
+pub(super) struct Strips<'a> {
+    pub cpu: &'a Cpu,
+    pub tile: Tile,
+    pub pass: &'a Pass,
+    pub view: View,
+    pub channels: usize,
+    pub w: Src<'a>,
+    pub y: Dst<'a>,
+    pub finish: &'a Finish<'a>,
+    pub sums: &'a mut [f32],
 }
 
 impl Strips<'_> {
     /// All rows for one panel of weights before the next panel: the panel stays in the cache.
-    fn run(mut self, block: &Block, panels: Range<usize>) {
+    pub fn run(mut self, block: &Block, panels: Range<usize>) {
         for panel in panels {
             for row in block.rows.clone() {
                 for cols in even_runs(block.cols.len(), self.tile.rows) {
