@@ -47,8 +47,17 @@ impl Fusions {
     pub const ALL: Fusions =
         Fusions { scale: true, bias: true, act: true, stats: true, group: true, pre: true, past: true, depthwise: true, pools: true };
     /// No rule: every row as the model wrote it.
-    pub const NONE: Fusions =
-        Fusions { scale: false, bias: false, act: false, stats: false, group: false, pre: false, past: false, depthwise: false, pools: false };
+    pub const NONE: Fusions = Fusions {
+        scale: false,
+        bias: false,
+        act: false,
+        stats: false,
+        group: false,
+        pre: false,
+        past: false,
+        depthwise: false,
+        pools: false,
+    };
 }
 
 /// Applies the rules, drops rows that nothing needs any more, and checks the result.
@@ -287,13 +296,17 @@ impl Fuser {
         for row in self.rows_of(|op| matches!(op, Op::Conv2d(_))) {
             let node = self.rows[row].as_ref().expect("picked above");
             let (Op::Conv2d(conv), between) = (&node.op, node.ins[0]) else { continue };
-            let Some((filter_row, Node { op: Op::Depthwise(Depthwise { window, pre: None }), ins, .. })) = self.maker(between) else { continue };
+            let Some((filter_row, Node { op: Op::Depthwise(Depthwise { window, pre: None }), ins, .. })) = self.maker(between) else {
+                continue;
+            };
             let ([x, filter], in_floats) = ([ins[0], ins[1]], self.graph.ty(between).dtype != DType::Bf16);
             if !in_floats || !conv.can_follow(window) || !self.only_reader(between, row) {
                 continue;
             }
             let (source, act) = match self.maker(x) {
-                Some((relu_row, Node { op: Op::Activation(Activation { act: Act::Relu }), ins, .. })) if self.only_reader(x, filter_row) => {
+                Some((relu_row, Node { op: Op::Activation(Activation { act: Act::Relu }), ins, .. }))
+                    if self.only_reader(x, filter_row) =>
+                {
                     let source = ins[0];
                     self.take(relu_row);
                     (source, Act::Relu)

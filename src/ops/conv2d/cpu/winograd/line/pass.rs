@@ -1,17 +1,15 @@
-use super::transform::{gather, spread};
-use super::{FILTER, FILTERS, LONG, POINTS, RESULTS, Tiles, filters};
+use super::transform::{gather, raise, spread};
+use super::{FILTERS, POINTS, RESULTS, Tiles, filters};
 use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::forward::Finish;
 use crate::ops::conv2d::cpu::input::Input;
-use crate::ops::conv2d::cpu::pack::{packed_floats, panel_columns};
+use crate::ops::conv2d::cpu::pack::{pack_transposed, packed_floats, panel_columns};
 use crate::ops::conv2d::cpu::pass::Pass;
 use crate::ops::conv2d::cpu::winograd::transform::Ending;
 use crate::ops::conv2d::cpu::winograd::{plane_floats, plane_pitch};
 use std::ops::Range;
 
-/// Columns of the widest panel.
-const WIDEST: usize = 32;
 /// Floats of planes that fit a thread's second-level cache beside some of the filter.
 const CACHE: usize = 160 * 1024;
 
@@ -24,7 +22,7 @@ pub(in crate::ops::conv2d::cpu) struct Line {
     /// Blocks of tiles; each thread has its own.
     blocks: usize,
     threads: usize,
-    /// Floats of a matrix of the filter.
+    /// Floats of the transformed filter.
     filter: usize,
     isa: Isa,
 }
@@ -47,46 +45,46 @@ impl Line {
         let (tiles, tile, threads) = (Tiles::choose(cpu, pass, cin, cout)?, Tile::of(cpu.isa), cpu.threads());
         let most = (CACHE / (POINTS * (2 * cin + cout))).max(2 * tile.rows);
         let blocks = tiles.count().div_ceil(most).next_multiple_of(threads);
-        Some(Line { tiles, tile, cin, cout, blocks, threads, filter: packed_floats(cpu, cin, cout), isa: cpu.isa })
+        Some(Line { tiles, tile, cin, cout, blocks, threads, filter: packed_floats(cpu, FILTERS * cin, cout), isa: cpu.isa })
     }
 
     /// Floats of the transformed filter.
     pub fn filter_floats(&self) -> usize {
-        FILTERS * self.filter
+        self.filter
     }
 
     /// Transforms a filter `[7 in, out]` for the forward pass.
     pub fn prepare(&self, cpu: &Cpu, w: Src, packed: Dst) {
-        self.fill(cpu, packed, |tap, k, columns, out| out[..columns.len()].copy_from_slice(&w.row(tap * self.cin + k)[columns]));
+        cpu.pool.parts(self.cout.div_ceil(self.tile.width()), |panel, _| {
+            let (columns, width) = panel_columns(self.tile, panel, self.cout);
+            let taps = self.panel(panel) + (FILTERS - 7) * self.cin * width;
+            // SAFETY: each panel is written by one thread.
+            let out = unsafe { packed.part(taps..taps + 7 * self.cin * width) };
+            for (k, row) in out.chunks_exact_mut(width).enumerate() {
+                row[..columns.len()].copy_from_slice(&w.row(k)[columns.clone()]);
+                row[columns.len()..].fill(0.0);
+            }
+        });
+        self.raise(cpu, packed);
     }
 
     /// Transforms the turned filter, `[7 out, in]` of this pass, with the channels exchanged, for the input gradient.
     pub fn prepare_transposed(&self, cpu: &Cpu, w: Src, packed: Dst) {
-        self.fill(cpu, packed, |tap, k, columns, out| {
-            out.iter_mut().zip(columns).for_each(|(out, c)| *out = w.row((6 - tap) * self.cout + c)[k]);
-        });
+        pack_transposed(cpu, w, self.cout, &|t| (FILTERS - 1 - t).min(6), FILTERS, packed);
+        self.raise(cpu, packed);
     }
 
-    /// For each point a packed matrix of `[2 in, out]`, or `[in, out]`. `row` writes some columns of a tap of an input channel.
-    fn fill(&self, cpu: &Cpu, packed: Dst, row: impl Fn(usize, usize, Range<usize>, &mut [f32]) + Sync) {
-        let panels = self.cout.div_ceil(self.tile.width());
-        cpu.pool.parts(POINTS * panels, |part, _| {
-            let (x, panel) = (part / panels, part % panels);
-            let (columns, width) = panel_columns(self.tile, panel, self.cout);
-            let (first, parts) = filters(x);
-            let start = first * self.filter + panel * self.tile.width() * parts * self.cin;
-            // SAFETY: each panel of each point is written by one thread.
-            let out = unsafe { packed.part(start..start + width * parts * self.cin) };
-            for (i, out) in out.chunks_exact_mut(width).enumerate() {
-                let (part, k) = (i / self.cin, i % self.cin);
-                let mut taps = [[0f32; WIDEST]; LONG];
-                for (t, taps) in taps.iter_mut().enumerate().take(7 - LONG * part) {
-                    row(LONG * part + t, k, columns.clone(), taps);
-                }
-                for (lane, out) in out.iter_mut().enumerate() {
-                    *out = (0..LONG).map(|t| FILTER[part][x][t] * f64::from(taps[t][lane])).sum::<f64>() as f32;
-                }
-            }
+    /// Where a panel of columns begins in the transformed filter: in each, matrix by matrix, `[in, panel width]`.
+    fn panel(&self, panel: usize) -> usize {
+        panel * self.tile.width() * FILTERS * self.cin
+    }
+
+    /// Makes the matrices of every panel from its taps, which are the last seven of them.
+    fn raise(&self, cpu: &Cpu, packed: Dst) {
+        cpu.pool.parts(self.cout.div_ceil(self.tile.width()), |panel, _| {
+            let matrix = self.cin * panel_columns(self.tile, panel, self.cout).1;
+            // SAFETY: each panel is one thread's; a row of it is whole vectors.
+            unsafe { raise(self.isa, packed.ptr().wrapping_add(self.panel(panel)), matrix) }
         });
     }
 
@@ -154,7 +152,7 @@ impl Line {
                     taps: parts,
                     tap: POINTS * v_plane,
                     depth: self.cin,
-                    w: u.ptr().wrapping_add(first * self.filter + panel * self.tile.width() * parts * self.cin),
+                    w: u.ptr().wrapping_add(self.panel(panel) + first * self.cin * width),
                     y: p.wrapping_add(x * p_plane + run.start * p_pitch + columns.start),
                     y_pixel: p_pitch,
                     cols: columns.len(),

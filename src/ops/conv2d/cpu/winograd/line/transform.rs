@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_range_loop)] // the counters are pixels, taps and planes as well
 
-use super::{ALONE, FILTER, FILTERS, LONG, PIXELS, POINTS, RESULTS, filters};
+use super::{ALONE, FILTER, FILTERS, LONG, PIXELS, POINTS, RESULTS, S, T, U, filters};
 use crate::device::cpu::simd::Vector;
 use crate::ops::activation::cpu::apply;
 use crate::ops::conv2d::cpu::winograd::form::{Form, Four};
@@ -53,6 +53,38 @@ simd! {
             let z = [first, even.add(second), even.sub(second), wide.add(far), wide.sub(far), third];
             for x in 0..POINTS {
                 z[x].store(to.add(x * plane + c));
+            }
+        }
+    }
+
+    /// The matrices of a panel in place, `G g` of the taps g: `matrix` floats each, the last seven hold the taps.
+    pub(super) unsafe fn raise<V>(at: *mut f32, matrix: usize) {
+        let (half, quarter, sixth, less_sixth) = (V::splat(0.5), V::splat(0.25), V::splat(S as f32), V::splat(-S as f32));
+        for c in (0..matrix).step_by(V::N) {
+            let mut g = [V::zero(); 7];
+            for t in 0..7 {
+                g[t] = V::load(at.add((FILTERS - 7 + t) * matrix + c));
+            }
+            let (even, odd) = (g[0].add(g[2]).mul(less_sixth), g[1].add(g[3]).mul(less_sixth));
+            let wide = g[0].fma(V::splat(U as f32), g[2].mul(sixth));
+            let far = g[1].fma(V::splat(T as f32), g[3].mul(V::splat(2.0 * S as f32)));
+            let sides = g[4].add(g[6]);
+            let short_two = g[6].fma(V::splat(4.0), g[5].fma(V::splat(2.0), g[4]));
+            let u = [
+                g[0].mul(quarter),
+                g[4].mul(half),
+                even.add(odd),
+                sides.add(g[5]).mul(V::splat(-0.5)),
+                even.sub(odd),
+                sides.sub(g[5]).mul(less_sixth),
+                wide.add(far),
+                short_two.mul(sixth),
+                wide.sub(far),
+                g[3],
+                g[6],
+            ];
+            for i in 0..FILTERS {
+                u[i].store(at.add(i * matrix + c));
             }
         }
     }
