@@ -69,7 +69,10 @@ fn run(data: &Data, manner: Manner, name: &str, pixels: PixelsName) -> (Files, u
         val_batch_size: 2,
         val_split: 0.25,
         pixels,
-        ..Settings::new(data.0.join("photos"), Backbone::Vgg16)
+        // A forward pass and a step of the head: what is tried is how pixels get there.
+        freeze: "all".into(),
+        feature_cache: false,
+        ..Settings::new(data.0.join("photos"), Backbone::DenseNet121)
     };
     let (out, opening) = (data.0.join(name), Opening::default());
     train(open(manner).unwrap(), &settings, &out, &opening).unwrap();
