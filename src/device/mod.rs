@@ -80,7 +80,8 @@ pub trait Device: Sized {
     /// What a person calls it, with what was found out about the machine: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
 
-    /// Whether convolutions and their gradients can take in the batch norm before them (the fields `pre` and `past`).
+    /// Whether convolutions and their gradients can take in what is before them, batch norms and depthwise convolutions (the
+    /// fields `pre`, `past` and `depthwise`).
     fn normalises_inputs(&self) -> bool {
         false
     }

@@ -357,10 +357,11 @@ impl Op {
 }
 
 impl Op {
-    /// Whether fusion has filled one of the fields `pre` and `past`, which not every device runs (see [`Device::normalises_inputs`]).
+    /// Whether fusion has filled one of the fields `pre`, `past` and `depthwise`, which not every device runs (see
+    /// [`Device::normalises_inputs`]).
     pub fn normalises_input(&self) -> bool {
         match self {
-            Op::Conv2d(op) => op.pre.is_some(),
+            Op::Conv2d(op) => op.pre.is_some() || op.depthwise.is_some(),
             Op::Conv2dDx(op) => op.past.is_some(),
             Op::Conv2dDw(op) => op.pre.is_some(),
             Op::Depthwise(op) => op.pre.is_some(),

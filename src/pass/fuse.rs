@@ -8,11 +8,12 @@
 //! | `Conv2d.act`, `ScaleShift.act` | `activation` after either |
 //! | `ScaleShiftSums.act`, `ScaleShiftDx.act` | `activation_dx` before them, by recomputing the sign of `x * scale + shift` |
 //! | `pre` of convolutions and of their filter gradients | `scale_shift` before them, if nothing else reads its result |
+//! | `Conv2d.depthwise` of a 1x1 window | `depthwise` before it, and a ReLU before that, if nothing else reads their results |
 //! | `Conv2dDx.past` of a 1x1 window | `scale_shift_sums` and `scale_shift_dx` after it, if nothing else reads its result |
 //! | `ScaleShiftDx.stats` | `channel_stats_dx` whose result is added to its own |
 
 use super::group::group;
-use crate::base::Val;
+use crate::base::{DType, Val};
 use crate::error::Result;
 use crate::ir::{Graph, Node, Role, check};
 use crate::ops::activation::Act;
@@ -35,16 +36,28 @@ pub struct Fusions {
     pub pre: bool,
     /// The gradient of a `scale_shift` into the 1x1 convolution's input gradient before it.
     pub past: bool,
+    /// A depthwise convolution into the 1x1 convolution after it, if nothing else reads its result.
+    pub depthwise: bool,
     /// Average pools and 1x1 convolutions change places, see `commute.rs`.
     pub pools: bool,
 }
 
 impl Fusions {
     /// Every rule.
-    pub const ALL: Fusions = Fusions { scale: true, bias: true, act: true, stats: true, group: true, pre: true, past: true, pools: true };
+    pub const ALL: Fusions =
+        Fusions { scale: true, bias: true, act: true, stats: true, group: true, pre: true, past: true, depthwise: true, pools: true };
     /// No rule: every row as the model wrote it.
-    pub const NONE: Fusions =
-        Fusions { scale: false, bias: false, act: false, stats: false, group: false, pre: false, past: false, pools: false };
+    pub const NONE: Fusions = Fusions {
+        scale: false,
+        bias: false,
+        act: false,
+        stats: false,
+        group: false,
+        pre: false,
+        past: false,
+        depthwise: false,
+        pools: false,
+    };
 }
 
 /// Applies the rules, drops rows that nothing needs any more, and checks the result.
@@ -62,6 +75,7 @@ pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
         (fusions.stats, Fuser::stats_into_gradient),
         (fusions.past, Fuser::scale_gradient_into_conv),
         (fusions.pre, Fuser::scale_into_readers),
+        (fusions.depthwise, Fuser::depthwise_into_conv),
     ] {
         if on {
             rule(&mut f);
@@ -276,6 +290,39 @@ impl Fuser {
         }
     }
 
+    /// `y = conv(depthwise(x))`, 1x1 after 3x3, and perhaps a ReLU before, where nothing else reads what lies between: not for training,
+    /// where the gradient of the 1x1 filter does.
+    fn depthwise_into_conv(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::Conv2d(_))) {
+            let node = self.rows[row].as_ref().expect("picked above");
+            let (Op::Conv2d(conv), between) = (&node.op, node.ins[0]) else { continue };
+            let Some((filter_row, Node { op: Op::Depthwise(Depthwise { window, pre: None }), ins, .. })) = self.maker(between) else {
+                continue;
+            };
+            let ([x, filter], in_floats) = ([ins[0], ins[1]], self.graph.ty(between).dtype != DType::Bf16);
+            if !in_floats || !conv.can_follow(window) || !self.only_reader(between, row) {
+                continue;
+            }
+            let (source, act) = match self.maker(x) {
+                Some((relu_row, Node { op: Op::Activation(Activation { act: Act::Relu }), ins, .. }))
+                    if self.only_reader(x, filter_row) =>
+                {
+                    let source = ins[0];
+                    self.take(relu_row);
+                    (source, Act::Relu)
+                }
+                _ => (x, Act::Linear),
+            };
+            let mut node = self.take(row);
+            let Op::Conv2d(conv) = &mut node.op else { unreachable!("picked above") };
+            conv.depthwise = Some(act);
+            self.take(filter_row);
+            node.ins[0] = source;
+            node.ins.push(filter);
+            self.put(row, node);
+        }
+    }
+
     /// `dx = scale_shift_dx(..) + channel_stats_dx(x, ..) + ..`: the second becomes a field of the first.
     fn stats_into_gradient(&mut self) {
         for row in self.rows_of(|op| matches!(op, Op::Add(_))) {
@@ -316,7 +363,7 @@ impl Fuser {
 fn with_pre(op: &Op, act: Act) -> Option<Op> {
     let pre = Some(act);
     match op {
-        Op::Conv2d(conv) if conv.pre.is_none() => Some(Conv2d { pre, ..conv.clone() }.into()),
+        Op::Conv2d(conv) if conv.pre.is_none() && conv.depthwise.is_none() => Some(Conv2d { pre, ..conv.clone() }.into()),
         Op::Conv2dDw(conv) if conv.pre.is_none() => Some(Conv2dDw { pre, ..conv.clone() }.into()),
         Op::Depthwise(conv) if conv.pre.is_none() => Some(Depthwise { pre, ..conv.clone() }.into()),
         Op::DepthwiseDw(conv) if conv.pre.is_none() => Some(DepthwiseDw { pre, ..conv.clone() }.into()),

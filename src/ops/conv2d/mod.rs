@@ -8,6 +8,7 @@
 pub(in crate::ops) mod cpu;
 pub mod cuda;
 mod naive;
+mod separable;
 mod shapes;
 #[cfg(test)]
 pub(in crate::ops) mod tests;
@@ -15,12 +16,14 @@ pub(in crate::ops) mod tests;
 use super::activation::Act;
 use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel, same_shape, same_type};
 use crate::base::{Geom, Math, Shape, Ty, Val, Window};
-use shapes::{DEEP, pre_shapes, shapes};
+use shapes::{DEEP, pre_shapes, separable_shapes, shapes};
 
 /// `y = act(conv(x, w) * scale + bias)`: ins `x` NHWC, `w`, then `scale` and `bias` (one value per output channel) as far
 /// as their fields say so. The fields are filled by fusion alone, from the batch norm, bias and activation that follow, and the
 /// batch norm and activation before: with `pre`, the convolution reads `pre(x * pre_scale + pre_shift)` for `x`, and two vectors of
-/// one value per input channel are its last ins. Padding stays zero. `math` is settled by the precision pass, in the gradient ops too.
+/// one value per input channel are its next ins. With `depthwise`, a 1x1 convolution reads `depthwise(x)` for `x`, or
+/// `depthwise(relu(x))`: the depthwise half of a separable convolution, whose 3x3 filter `[3, 3, in, 1]` is its last in. Padding stays
+/// zero. `math` is settled by the precision pass, in the gradient ops too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2d {
     pub window: Window,
@@ -28,13 +31,14 @@ pub struct Conv2d {
     pub bias: bool,
     pub act: Act,
     pub pre: Option<Act>,
+    pub depthwise: Option<Act>,
     pub math: Math,
 }
 
 impl Conv2d {
     /// The plain convolution, which models are written with.
     pub fn new(window: Window) -> Self {
-        Conv2d { window, scale: false, bias: false, act: Act::Linear, pre: None, math: Math::Full }
+        Conv2d { window, scale: false, bias: false, act: Act::Linear, pre: None, depthwise: None, math: Math::Full }
     }
 
     /// The place of `pre_scale` among the ins.
@@ -44,7 +48,7 @@ impl Conv2d {
 
     /// Whether fusion has filled a field.
     pub fn is_fused(&self) -> bool {
-        self.scale || self.bias || self.act != Act::Linear || self.pre.is_some()
+        self.scale || self.bias || self.act != Act::Linear || self.pre.is_some() || self.depthwise.is_some()
     }
 }
 
@@ -85,12 +89,12 @@ impl Rule for Conv2d {
 
     fn formula(&self) -> String {
         let (scale, bias) = (if self.scale { " * scale" } else { "" }, if self.bias { " + bias" } else { "" });
-        let z = format!("conv({}, w){scale}{bias}", pre_formula(self.pre));
+        let z = format!("conv({}, w){scale}{bias}", self.source_formula());
         if self.act == Act::Linear { format!("y = {z}") } else { format!("y = {}({z})", self.act) }
     }
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, self.pre_at() + 2 * usize::from(self.pre.is_some()))?;
+        arity(ins, self.depthwise_at() + usize::from(self.depthwise.is_some()))?;
         let [images, height, width, channels] = activation("input", ins[0])?;
         let [cin, cout] = filter(&self.window, ins[1])?;
         if channels != cin {
@@ -101,7 +105,8 @@ impl Rule for Conv2d {
         for ((what, _), &ty) in names.into_iter().filter(|n| n.1).zip(&ins[2..]) {
             per_channel(what, ty, cout)?;
         }
-        check_pre(&ins[self.pre_at()..], cin)?;
+        check_pre(&ins[self.pre_at()..self.depthwise_at()], cin)?;
+        self.check_depthwise(&ins[self.depthwise_at()..], ins[0].shape)?;
         let [h, w] = self.window.on(height, width)?.output;
         Ok(vec![ins[0].with([images, h, w, cout])])
     }
@@ -122,11 +127,11 @@ impl Rule for Conv2d {
         let (x, y) = (ins[0].shape, outs[0].shape);
         let channel_steps = usize::from(self.scale) + usize::from(self.bias) + usize::from(self.act != Act::Linear);
         let multiply_adds = flops(&geometry(&self.window, x), x.dims()[0], x.cols() * y.cols());
-        multiply_adds + (channel_steps * y.len()) as u64 + pre_flops(self.pre, x)
+        multiply_adds + (channel_steps * y.len()) as u64 + pre_flops(self.pre, x) + self.depthwise_flops(x)
     }
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
-        ins[1].shape.rows()
+        ins[1].shape.rows() + self.depthwise.map_or(0, |_| 9)
     }
 
     fn detail(&self) -> String {
@@ -137,11 +142,16 @@ impl Rule for Conv2d {
         if self.act != Act::Linear {
             text = format!("{text} {}", self.act);
         }
-        text + &pre_detail(self.pre) + word(self.math)
+        text + &pre_detail(self.pre) + &self.depthwise_detail() + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
-        &[1]
+        match (self.depthwise, self.depthwise_at()) {
+            (None, _) => &[1],
+            (_, 2) => &[1, 2],
+            (_, 3) => &[1, 3],
+            _ => &[1, 4],
+        }
     }
 
     fn storage(&self, input: usize) -> Storage {
@@ -176,7 +186,15 @@ impl Rule for Conv2d {
             let ins = vec![[images, h, w, cin].into(), [kh, kw, cin, cout].into(), vector, vector];
             Case::of(format!("of {act}, {window} on {images}x{h}x{w}, {cin} to {cout}"), Conv2d { pre: Some(act), ..Conv2d::new(window) }, ins)
         });
-        cases.into_iter().chain(DEEP.map(deep)).chain(normalised.map(Case::forward_only)).collect()
+        let separable = separable_shapes().map(|(act, finish, [n, h, w], cin, cout)| {
+            let op = Conv2d { depthwise: Some(act), scale: finish, bias: finish, ..Conv2d::new(Window::valid(1, 1)) };
+            let mut ins = vec![Shape::from([n, h, w, cin]), Shape::from([1, 1, cin, cout])];
+            ins.extend(vec![Shape::from([cout]); 2 * usize::from(finish)]);
+            ins.push(Shape::from([3, 3, cin, 1]));
+            Case::of(format!("{} on {n}x{h}x{w}, {cin} to {cout}", op.detail()), op, ins)
+        });
+        let fused = normalised.into_iter().chain(separable).map(Case::forward_only);
+        cases.into_iter().chain(DEEP.map(deep)).chain(fused).collect()
     }
 }
 
