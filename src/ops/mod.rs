@@ -289,7 +289,7 @@ macro_rules! ops {
 
         /// The CUDA kernels that ops declare.
         pub fn kernels() -> Vec<crate::device::cuda::driver::Declared> {
-            let mut all = crate::device::cuda::columns::declared();
+            let mut all = [crate::device::cuda::columns::declared(), crate::device::cuda::apart::declared()].concat();
             $(all.extend($module::cuda::declared());)+
             all
         }
