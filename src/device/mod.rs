@@ -69,6 +69,27 @@ pub struct Operand {
     pub write: Write,
 }
 
+/// Fields of convolutions that a device has to know: what a row needs, or what a device can. None by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fusible {
+    /// The batch norm before a convolution, in the convolution and its gradients: `pre` and `past`.
+    pub inputs: bool,
+    /// The statistics of a convolution's results: `Conv2d.stats`.
+    pub stats: bool,
+    /// The sums of a batch norm's gradient over an input gradient: `Conv2dDx.sums`.
+    pub sums: bool,
+}
+
+impl Fusible {
+    /// Every field.
+    pub const ALL: Fusible = Fusible { inputs: true, stats: true, sums: true };
+
+    /// Whether a device that can do this much runs a row that needs `other`.
+    pub fn covers(self, other: Fusible) -> bool {
+        (self.inputs || !other.inputs) && (self.stats || !other.stats) && (self.sums || !other.sums)
+    }
+}
+
 /// A machine that holds memory. What it can compute is the list of ops that implement [`crate::ops::Run`] for it.
 pub trait Device: Sized {
     /// One arena's memory.
@@ -79,9 +100,9 @@ pub trait Device: Sized {
     /// What a person calls it, with what was found out about the machine: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
 
-    /// Whether convolutions and their gradients can take in the batch norm before them (the fields `pre` and `past`).
-    fn normalises_inputs(&self) -> bool {
-        false
+    /// The fields that fusion may fill for this device, of those that not every device runs.
+    fn fuses(&self) -> Fusible {
+        Fusible::default()
     }
 
     /// The number type that `f32` models run in on this device.

@@ -10,9 +10,12 @@
 //! | `pre` of convolutions and of their filter gradients | `scale_shift` before them, if nothing else reads its result |
 //! | `Conv2dDx.past` of a 1x1 window | `scale_shift_sums` and `scale_shift_dx` after it, if nothing else reads its result |
 //! | `ScaleShiftDx.stats` | `channel_stats_dx` whose result is added to its own |
+//! | `Conv2dDx.sums` | `scale_shift_sums` of its result, and the mask of the `scale_shift_dx` that reads it too |
+//! | `Conv2d.stats` | `channel_stats` of its result |
 
 use super::group::group;
 use crate::base::Val;
+use crate::device::Fusible;
 use crate::error::Result;
 use crate::ir::{Graph, Node, Role, check};
 use crate::ops::activation::Act;
@@ -35,16 +38,52 @@ pub struct Fusions {
     pub pre: bool,
     /// The gradient of a `scale_shift` into the 1x1 convolution's input gradient before it.
     pub past: bool,
+    /// The sums of a `scale_shift`'s gradient into the input gradient before them.
+    pub sums_out: bool,
+    /// `channel_stats` into the convolution before it.
+    pub stats_out: bool,
     /// Average pools and 1x1 convolutions change places, see `commute.rs`.
     pub pools: bool,
 }
 
 impl Fusions {
     /// Every rule.
-    pub const ALL: Fusions = Fusions { scale: true, bias: true, act: true, stats: true, group: true, pre: true, past: true, pools: true };
+    pub const ALL: Fusions = Fusions {
+        scale: true,
+        bias: true,
+        act: true,
+        stats: true,
+        group: true,
+        pre: true,
+        past: true,
+        sums_out: true,
+        stats_out: true,
+        pools: true,
+    };
     /// No rule: every row as the model wrote it.
-    pub const NONE: Fusions =
-        Fusions { scale: false, bias: false, act: false, stats: false, group: false, pre: false, past: false, pools: false };
+    pub const NONE: Fusions = Fusions {
+        scale: false,
+        bias: false,
+        act: false,
+        stats: false,
+        group: false,
+        pre: false,
+        past: false,
+        sums_out: false,
+        stats_out: false,
+        pools: false,
+    };
+
+    /// These rules, without those whose fields a device does not run.
+    pub fn within(self, able: Fusible) -> Fusions {
+        Fusions {
+            pre: self.pre && able.inputs,
+            past: self.past && able.inputs,
+            sums_out: self.sums_out && able.sums,
+            stats_out: self.stats_out && able.stats,
+            ..self
+        }
+    }
 }
 
 /// Applies the rules, drops rows that nothing needs any more, and checks the result.
@@ -61,6 +100,8 @@ pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
         (fusions.act, Fuser::act_into_gradient),
         (fusions.stats, Fuser::stats_into_gradient),
         (fusions.past, Fuser::scale_gradient_into_conv),
+        (fusions.sums_out, Fuser::sums_into_conv),
+        (fusions.stats_out, Fuser::stats_into_conv),
         (fusions.pre, Fuser::scale_into_readers),
     ] {
         if on {
@@ -103,9 +144,14 @@ impl Fuser {
         Some((row, self.rows[row].as_ref()?))
     }
 
+    /// Whether rows alone read `v`, and the host does not.
+    fn is_private(&self, v: Val) -> bool {
+        self.graph.role(v) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != v)
+    }
+
     /// Whether `row` alone reads `v`, and the host does not.
     pub(super) fn only_reader(&self, v: Val, row: usize) -> bool {
-        self.readers[v.index()] == [row] && self.graph.role(v) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != v)
+        self.readers[v.index()] == [row] && self.is_private(v)
     }
 
     /// Takes a row out; its inputs lose a reader.
@@ -228,9 +274,8 @@ impl Fuser {
             let node = self.rows[row].as_ref().expect("picked above");
             let (Op::Conv2dDx(conv), da) = (&node.op, node.outs[0]) else { continue };
             let pointwise = conv.window.on(conv.input[0], conv.input[1]).is_ok_and(|g| g.is_pointwise());
-            let private = self.graph.role(da) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != da);
             let &[first, second] = &self.readers[da.index()][..] else { continue };
-            if !pointwise || !private || conv.past.is_some() {
+            if !pointwise || !self.is_private(da) || conv.past.is_some() {
                 continue;
             }
             let reader = |row: usize| self.rows[row].as_ref().expect("a reader is in place");
@@ -250,6 +295,50 @@ impl Fuser {
         }
     }
 
+    /// `da = conv_dx(dy, w)`, then the sums of a `scale_shift`'s gradient over it: they are taken as the results leave, which are masked on
+    /// the way, so that the rest of that gradient is linear in them. Nothing else may read `da`.
+    fn sums_into_conv(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::ScaleShiftSums(_))) {
+            let sums = self.rows[row].as_ref().expect("picked above");
+            let (da, site, Op::ScaleShiftSums(ScaleShiftSums { act })) = (sums.ins[0], sums.ins[1..].to_vec(), &sums.op) else { continue };
+            let (act, Some((conv_row, Node { op: Op::Conv2dDx(conv), .. }))) = (*act, self.maker(da)) else { continue };
+            let is_gradient = |&r: &usize| {
+                let node = self.rows[r].as_ref().expect("a reader is in place");
+                matches!(&node.op, Op::ScaleShiftDx(dx) if dx.act == act) && node.ins[1..4] == site && !node.ins[1..].contains(&da)
+            };
+            let others: Vec<usize> = self.readers[da.index()].iter().copied().filter(|&r| r != row).collect();
+            let known = site.iter().all(|v| *v != da && self.makers[v.index()].is_none_or(|maker| maker < conv_row));
+            let plain = conv.past.is_none() && conv.sums.is_none();
+            if !plain || !known || !self.is_private(da) || !others.iter().all(is_gradient) {
+                continue;
+            }
+            let op = Conv2dDx { sums: Some(act), ..conv.clone() };
+            let (conv, sums) = (self.take(conv_row), self.take(row));
+            let (ins, outs) = ([conv.ins, site].concat(), [conv.outs, sums.outs].concat());
+            self.put(conv_row, Node { op: op.into(), ins, outs, layer: conv.layer, phase: conv.phase });
+            for r in others {
+                if let Some(Node { op: Op::ScaleShiftDx(dx), .. }) = &mut self.rows[r] {
+                    dx.act = Act::Linear;
+                }
+            }
+        }
+    }
+
+    /// `y = conv(x, w)`, then `channel_stats(y)`, whatever else reads `y`.
+    fn stats_into_conv(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::ChannelStats(_))) {
+            let y = self.rows[row].as_ref().expect("picked above").ins[0];
+            let Some((conv_row, Node { op: Op::Conv2d(conv), .. })) = self.maker(y) else { continue };
+            if conv.stats {
+                continue;
+            }
+            let op = Conv2d { stats: true, ..conv.clone() };
+            let (conv, stats) = (self.take(conv_row), self.take(row));
+            let outs = [conv.outs, stats.outs].concat();
+            self.put(conv_row, Node { op: op.into(), ins: conv.ins, outs, layer: conv.layer, phase: conv.phase });
+        }
+    }
+
     /// `y = act(x * scale + shift)` that convolutions alone read, for their input: each of them normalises x on the way in.
     fn scale_into_readers(&mut self) {
         for row in self.rows_of(|op| matches!(op, Op::ScaleShift(_))) {
@@ -261,8 +350,7 @@ impl Fuser {
                 let reader = self.rows[r].as_ref().expect("a reader is in place");
                 reader.ins[0] == y && !reader.ins[1..].contains(&y) && with_pre(&reader.op, act).is_some()
             };
-            let read_by_host = self.graph.role(y) != Role::Temp || self.graph.outputs.iter().any(|&(_, o)| o == y);
-            if read_by_host || readers.is_empty() || !readers.iter().all(normalises) {
+            if !self.is_private(y) || readers.is_empty() || !readers.iter().all(normalises) {
                 continue;
             }
             for reader in readers {

@@ -7,20 +7,23 @@
 
 pub(in crate::ops) mod cpu;
 pub mod cuda;
+mod epilogue;
 mod naive;
 mod shapes;
 #[cfg(test)]
 pub(in crate::ops) mod tests;
 
 use super::activation::Act;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel, same_shape, same_type};
+use super::{Case, ChannelStats, Emit, NO_SECOND_DERIVATIVE, Rule, ScaleShiftSums, Site, Storage, arity, per_channel, same_shape, same_type};
 use crate::base::{Geom, Math, Shape, Ty, Val, Window};
+use std::ops::Range;
 use shapes::{DEEP, pre_shapes, shapes};
 
 /// `y = act(conv(x, w) * scale + bias)`: ins `x` NHWC, `w`, then `scale` and `bias` (one value per output channel) as far
 /// as their fields say so. The fields are filled by fusion alone, from the batch norm, bias and activation that follow, and the
 /// batch norm and activation before: with `pre`, the convolution reads `pre(x * pre_scale + pre_shift)` for `x`, and two vectors of
-/// one value per input channel are its last ins. Padding stays zero. `math` is settled by the precision pass, in the gradient ops too.
+/// one value per input channel are its last ins. Padding stays zero. With `stats`, two more outs are the mean and variance of each channel
+/// of `y` as it is stored, as [`ChannelStats`] has them. `math` is settled by the precision pass, in the gradient ops too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2d {
     pub window: Window,
@@ -28,13 +31,14 @@ pub struct Conv2d {
     pub bias: bool,
     pub act: Act,
     pub pre: Option<Act>,
+    pub stats: bool,
     pub math: Math,
 }
 
 impl Conv2d {
     /// The plain convolution, which models are written with.
     pub fn new(window: Window) -> Self {
-        Conv2d { window, scale: false, bias: false, act: Act::Linear, pre: None, math: Math::Full }
+        Conv2d { window, scale: false, bias: false, act: Act::Linear, pre: None, stats: false, math: Math::Full }
     }
 
     /// The place of `pre_scale` among the ins.
@@ -44,7 +48,7 @@ impl Conv2d {
 
     /// Whether fusion has filled a field.
     pub fn is_fused(&self) -> bool {
-        self.scale || self.bias || self.act != Act::Linear || self.pre.is_some()
+        self.scale || self.bias || self.act != Act::Linear || self.pre.is_some() || self.stats
     }
 }
 
@@ -86,7 +90,8 @@ impl Rule for Conv2d {
     fn formula(&self) -> String {
         let (scale, bias) = (if self.scale { " * scale" } else { "" }, if self.bias { " + bias" } else { "" });
         let z = format!("conv({}, w){scale}{bias}", pre_formula(self.pre));
-        if self.act == Act::Linear { format!("y = {z}") } else { format!("y = {}({z})", self.act) }
+        let y = if self.act == Act::Linear { z } else { format!("{}({z})", self.act) };
+        if self.stats { format!("y = {y}, mean = sum(y) / N, var = sum((y - mean)^2) / N") } else { format!("y = {y}") }
     }
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
@@ -103,7 +108,7 @@ impl Rule for Conv2d {
         }
         check_pre(&ins[self.pre_at()..], cin)?;
         let [h, w] = self.window.on(height, width)?.output;
-        Ok(vec![ins[0].with([images, h, w, cout])])
+        epilogue::results(ins[0].with([images, h, w, cout]), self.epilogue(), ins)
     }
 
     fn vjp(&self, at: &Site, dys: &[Option<Val>], e: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
@@ -122,11 +127,15 @@ impl Rule for Conv2d {
         let (x, y) = (ins[0].shape, outs[0].shape);
         let channel_steps = usize::from(self.scale) + usize::from(self.bias) + usize::from(self.act != Act::Linear);
         let multiply_adds = flops(&geometry(&self.window, x), x.dims()[0], x.cols() * y.cols());
-        multiply_adds + (channel_steps * y.len()) as u64 + pre_flops(self.pre, x)
+        multiply_adds + (channel_steps * y.len()) as u64 + pre_flops(self.pre, x) + epilogue::flops(self.epilogue(), ins, outs)
     }
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
         ins[1].shape.rows()
+    }
+
+    fn epilogue(&self) -> Option<(Op, Range<usize>)> {
+        self.stats.then(|| (ChannelStats.into(), 0..0))
     }
 
     fn detail(&self) -> String {
@@ -137,7 +146,7 @@ impl Rule for Conv2d {
         if self.act != Act::Linear {
             text = format!("{text} {}", self.act);
         }
-        text + &pre_detail(self.pre) + word(self.math)
+        text + &pre_detail(self.pre) + if self.stats { " stats" } else { "" } + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -176,7 +185,7 @@ impl Rule for Conv2d {
             let ins = vec![[images, h, w, cin].into(), [kh, kw, cin, cout].into(), vector, vector];
             Case::of(format!("of {act}, {window} on {images}x{h}x{w}, {cin} to {cout}"), Conv2d { pre: Some(act), ..Conv2d::new(window) }, ins)
         });
-        cases.into_iter().chain(DEEP.map(deep)).chain(normalised.map(Case::forward_only)).collect()
+        cases.into_iter().chain(DEEP.map(deep)).chain(normalised.map(Case::forward_only)).chain(epilogue::stats_cases()).collect()
     }
 }
 
@@ -208,19 +217,26 @@ fn pre_flops(pre: Option<Act>, x: Shape) -> u64 {
 ///
 /// With `past`, which fusion fills for a 1x1 window, the gradient goes on through the batch norm and activation before the convolution:
 /// from `x, scale, shift`, three more ins, it is `dx * scale` where the activation's slope is taken into account, and `dscale` and
-/// `dshift` are two more outs, as [`ScaleShiftSums`](super::ScaleShiftSums) has them.
+/// `dshift` are two more outs, as [`ScaleShiftSums`] has them. With `sums`, of any window, it goes as far as the activation: the result is
+/// `dx` times its slope, `dscale` and `dshift` are those of the result as it is stored, and what remains is to multiply by `scale`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2dDx {
     pub window: Window,
     pub input: [usize; 2],
     pub past: Option<Act>,
+    pub sums: Option<Act>,
     pub math: Math,
 }
 
 impl Conv2dDx {
     /// The plain gradient.
     pub fn new(window: Window, input: [usize; 2]) -> Self {
-        Conv2dDx { window, input, past: None, math: Math::Full }
+        Conv2dDx { window, input, past: None, sums: None, math: Math::Full }
+    }
+
+    /// The activation that the gradient goes on through.
+    fn through(&self) -> Option<Act> {
+        self.past.or(self.sums)
     }
 
     fn geometry(&self) -> Geom {
@@ -234,20 +250,19 @@ impl Rule for Conv2dDx {
     const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
 
     fn formula(&self) -> String {
-        match self.past {
-            None => Self::FORMULA.into(),
-            Some(act) => format!("da = conv transposed(dy, w), dz = da * {act}'(x * scale + shift), dx = dz * scale, dscale = sum(dz * x), dshift = sum(dz)"),
-        }
+        let Some(act) = self.through() else { return Self::FORMULA.into() };
+        let dx = if self.past.is_some() { "dx = dz * scale" } else { "dx = dz" };
+        format!("da = conv transposed(dy, w), dz = da * {act}'(x * scale + shift), {dx}, dscale = sum(dz * x), dshift = sum(dz)")
     }
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, if self.past.is_some() { 5 } else { 2 })?;
+        arity(ins, if self.through().is_some() { 5 } else { 2 })?;
         let [images, height, width, channels] = activation("gradient", ins[0])?;
         let [cin, cout] = filter(&self.window, ins[1])?;
         if channels != cout {
             return Err(format!("gradient has {channels} channels, the filter makes {cout}"));
         }
-        same_type(ins)?;
+        same_type(&ins[..ins.len().min(3)])?;
         let [h, w] = self.input;
         let output = self.window.on(h, w)?.output;
         if output != [height, width] {
@@ -256,7 +271,10 @@ impl Rule for Conv2dDx {
         }
         let dx = ins[0].with([images, h, w, cin]);
         if self.past.is_none() {
-            return Ok(vec![dx]);
+            return epilogue::results(dx, self.epilogue(), ins);
+        }
+        if self.sums.is_some() {
+            return Err("goes on through one batch norm in two ways".into());
         }
         if !self.geometry().is_pointwise() {
             return Err(format!("goes on through a batch norm, which a {} window cannot", self.window));
@@ -273,8 +291,9 @@ impl Rule for Conv2dDx {
 
     fn flops(&self, ins: &[Ty], outs: &[Ty]) -> u64 {
         let (dy, dx) = (ins[0].shape, outs[0].shape);
-        let past = self.past.map_or(0, |_| 8 * dx.len() as u64);
-        flops(&self.geometry(), dy.dims()[0], dy.cols() * dx.cols()) + past
+        let past = if self.past.is_some() { 8 * dx.len() as u64 } else { 0 };
+        let slope = if self.sums.is_some_and(|act| act != Act::Linear) { 4 * dx.len() as u64 } else { 0 };
+        flops(&self.geometry(), dy.dims()[0], dy.cols() * dx.cols()) + past + slope + epilogue::flops(self.epilogue(), ins, outs)
     }
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
@@ -284,8 +303,13 @@ impl Rule for Conv2dDx {
         kh.div_ceil(sh) * kw.div_ceil(sw) * ins[0].shape.cols() + pixels
     }
 
+    fn epilogue(&self) -> Option<(Op, Range<usize>)> {
+        self.sums.map(|_| (ScaleShiftSums::default().into(), 2..5))
+    }
+
     fn detail(&self) -> String {
-        self.past.map_or(self.window.to_string(), |act| format!("{} past {act}", self.window)) + word(self.math)
+        let through = |word: &str, act: Option<Act>| act.map_or(String::new(), |act| format!(" {word} {act}"));
+        self.window.to_string() + &through("past", self.past) + &through("sums", self.sums) + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -310,7 +334,7 @@ impl Rule for Conv2dDx {
             let op = Conv2dDx { past: Some(act), ..Conv2dDx::new(window, [h, w]) };
             Case::of(format!("past {act} to {n}x{h}x{w}, {cout} to {cin}"), op, ins).forward_only()
         });
-        shapes().into_iter().chain(deep).map(case).chain(past).collect()
+        shapes().into_iter().chain(deep).map(case).chain(past).chain(epilogue::sums_cases()).collect()
     }
 }
 
