@@ -54,6 +54,7 @@ template <class Read> __device__ __forceinline__ Moments merge_parts(int first, 
     const int lane = threadIdx.x % FINISHED, helper = threadIdx.x / FINISHED;
     Moments all = {0.0, 0.0, 0.0};
     if (real) {
+#pragma unroll 4
         for (int p = first + helper; p < last; p += HELPERS) all = merge(all, part(p));
     }
     held[helper][lane] = all;

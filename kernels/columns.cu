@@ -29,14 +29,16 @@ __device__ __forceinline__ void column_sum(const T* x, int x_pitch, float* parti
     KERNEL_EXPORT(column_sum_##type)
 SAME_TYPES(COLUMN_SUM)
 
-// The sum of a column over the parts first <= p < last, p-th at from[p * stride], in double precision: eight threads add up the parts, the first of
-// them adds up the eight and has the result.
+// The sum over the parts first <= p < last, the p-th at from[p * stride], in double precision: eight threads of a column add up the parts, the
+// first of them adds up the eight and has the result.
 __device__ __forceinline__ double add_parts(const float* from, size_t stride, int first, int last, bool real) {
     __shared__ double held[HELPERS][FINISHED];
     const int lane = threadIdx.x % FINISHED, helper = threadIdx.x / FINISHED;
     double sum = 0.0;
-    if (real)
+    if (real) {
+#pragma unroll 4
         for (int p = first + helper; p < last; p += HELPERS) sum += from[p * stride];
+    }
     held[helper][lane] = sum;
     __syncthreads();
     if (helper == 0)

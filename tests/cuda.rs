@@ -134,7 +134,7 @@ fn densenet121_trains_on_the_emulated_device() {
 #[test]
 fn statistics_and_sums_are_taken_where_convolutions_leave_their_results() {
     let device = open(Manner::FAST).unwrap();
-    for (backbone, statistics, sums) in FUSED {
+    for (backbone, expected) in FUSED {
         let spec = Spec { batch: BATCH, size: backbone.minimum_size(), purpose: Purpose::Train, ..Spec::new(backbone, CLASSES) };
         let sgd = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 });
         let graph = training_graph(&spec.build().unwrap(), &sgd).unwrap();
@@ -145,20 +145,32 @@ fn statistics_and_sums_are_taken_where_convolutions_leave_their_results() {
             let batch_norm = |row: &usize| matches!(rows[*row].op, Op::ScaleShiftSums(_) | Op::ScaleShiftDx(_));
             let missed = rows.iter().filter(|row| match row.op {
                 Op::ChannelStats(_) => matches!(made_by(row.ins[0]), Some(Op::Conv2d(_))),
-                Op::ScaleShiftSums(_) => matches!(made_by(row.ins[0]), Some(Op::Conv2dDx(_))) && uses[row.ins[0].index()].iter().all(batch_norm),
+                Op::ScaleShiftSums(_) => {
+                    matches!(made_by(row.ins[0]), Some(Op::Conv2dDx(_))) && uses[row.ins[0].index()].iter().all(batch_norm)
+                }
+                Op::ActivationDx(_) => matches!(made_by(row.ins[0]), Some(Op::Conv2dDx(_))) && uses[row.ins[0].index()].len() == 1,
                 _ => false,
             });
             assert_eq!(missed.map(|row| row.op.to_string()).collect::<Vec<_>>(), Vec::<String>::new(), "{backbone} {precision}");
             let count = |pick: fn(&Op) -> bool| rows.iter().filter(|row| pick(&row.op)).count();
-            let found = [count(|op| matches!(op, Op::Conv2d(conv) if conv.stats)), count(|op| matches!(op, Op::Conv2dDx(dx) if dx.sums.is_some()))];
-            assert_eq!(found, [statistics, sums], "{backbone} {precision}");
+            let found = [
+                count(|op| matches!(op, Op::Conv2d(conv) if conv.stats)),
+                count(|op| matches!(op, Op::Conv2dDx(dx) if dx.sums.is_some())),
+                count(|op| matches!(op, Op::Conv2dDx(dx) if dx.mask.is_some())),
+            ];
+            assert_eq!(found, expected, "{backbone} {precision}");
         }
     }
 }
 
-/// Convolutions whose statistics are taken (all that a batch norm follows, but not those that an average pool comes after), and input
-/// gradients that go on through a batch norm (those that are not one of several gradients of one value, or go to a pool first).
-const FUSED: [(Backbone, usize, usize); 3] = [(Backbone::DenseNet121, 120, 116), (Backbone::Xception, 40, 0), (Backbone::InceptionV3, 85, 0)];
+/// Convolutions whose statistics are taken (all that a batch norm follows, but not those that an average pool comes after), input gradients
+/// that go on through a batch norm, and through a ReLU (those that are not one of several gradients of one value, or go to a pool first).
+const FUSED: [(Backbone, [usize; 3]); 4] = [
+    (Backbone::Vgg16, [0, 0, 8]),
+    (Backbone::DenseNet121, [120, 116, 0]),
+    (Backbone::Xception, [40, 0, 0]),
+    (Backbone::InceptionV3, [85, 0, 0]),
+];
 
 #[test]
 fn without_a_gpu_one_sentence_says_why() {

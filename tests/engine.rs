@@ -74,6 +74,7 @@ fn passes_change_no_loss_and_no_update() {
         off(Fusions { group: false, ..all.0 }, all.1),
         off(Fusions { pre: false, ..all.0 }, all.1),
         off(Fusions { past: false, ..all.0 }, all.1),
+        off(Fusions { mask_out: false, ..all.0 }, all.1),
         off(Fusions { sums_out: false, ..all.0 }, all.1),
         off(Fusions { stats_out: false, ..all.0 }, all.1),
         off(all.0, Options { sums: false, ..all.1 }),

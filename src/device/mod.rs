@@ -76,17 +76,17 @@ pub struct Fusible {
     pub inputs: bool,
     /// The statistics of a convolution's results: `Conv2d.stats`.
     pub stats: bool,
-    /// The sums of a batch norm's gradient over an input gradient: `Conv2dDx.sums`.
-    pub sums: bool,
+    /// What an input gradient goes on through on its way out: `Conv2dDx.mask` and `Conv2dDx.sums`.
+    pub gradients: bool,
 }
 
 impl Fusible {
     /// Every field.
-    pub const ALL: Fusible = Fusible { inputs: true, stats: true, sums: true };
+    pub const ALL: Fusible = Fusible { inputs: true, stats: true, gradients: true };
 
     /// Whether a device that can do this much runs a row that needs `other`.
     pub fn covers(self, other: Fusible) -> bool {
-        (self.inputs || !other.inputs) && (self.stats || !other.stats) && (self.sums || !other.sums)
+        (self.inputs || !other.inputs) && (self.stats || !other.stats) && (self.gradients || !other.gradients)
     }
 }
 

@@ -371,7 +371,7 @@ impl Op {
         let normalises = |pre: Option<Act>| Fusible { inputs: pre.is_some(), ..Fusible::default() };
         match self {
             Op::Conv2d(op) => Fusible { stats: op.stats, ..normalises(op.pre) },
-            Op::Conv2dDx(op) => Fusible { sums: op.sums.is_some(), ..normalises(op.past) },
+            Op::Conv2dDx(op) => Fusible { gradients: op.mask.or(op.sums).is_some(), ..normalises(op.past) },
             Op::Conv2dDw(op) => normalises(op.pre),
             Op::Depthwise(op) => normalises(op.pre),
             Op::DepthwiseDw(op) => normalises(op.pre),

@@ -1,5 +1,5 @@
 //! Fusion: neighbouring rows become a field of their producer. It runs after `grad`, over both halves, and never makes a
-//! new op, so gradient rules see plain rows only. Each rule is exact algebra up to the order of rounding.
+//! new op, so gradient rules see plain rows only. Each rule is exact algebra up to the order of rounding. The last three are in `epilogue.rs`.
 //!
 //! | field | rows that it swallows |
 //! | --- | --- |
@@ -10,6 +10,7 @@
 //! | `pre` of convolutions and of their filter gradients | `scale_shift` before them, if nothing else reads its result |
 //! | `Conv2dDx.past` of a 1x1 window | `scale_shift_sums` and `scale_shift_dx` after it, if nothing else reads its result |
 //! | `ScaleShiftDx.stats` | `channel_stats_dx` whose result is added to its own |
+//! | `Conv2dDx.mask` | `activation_dx` of its result, if nothing else reads that |
 //! | `Conv2dDx.sums` | `scale_shift_sums` of its result, and the mask of the `scale_shift_dx` that reads it too |
 //! | `Conv2d.stats` | `channel_stats` of its result |
 
@@ -38,6 +39,8 @@ pub struct Fusions {
     pub pre: bool,
     /// The gradient of a `scale_shift` into the 1x1 convolution's input gradient before it.
     pub past: bool,
+    /// `activation_dx` into the input gradient before it.
+    pub mask_out: bool,
     /// The sums of a `scale_shift`'s gradient into the input gradient before them.
     pub sums_out: bool,
     /// `channel_stats` into the convolution before it.
@@ -56,6 +59,7 @@ impl Fusions {
         group: true,
         pre: true,
         past: true,
+        mask_out: true,
         sums_out: true,
         stats_out: true,
         pools: true,
@@ -69,6 +73,7 @@ impl Fusions {
         group: false,
         pre: false,
         past: false,
+        mask_out: false,
         sums_out: false,
         stats_out: false,
         pools: false,
@@ -79,7 +84,8 @@ impl Fusions {
         Fusions {
             pre: self.pre && able.inputs,
             past: self.past && able.inputs,
-            sums_out: self.sums_out && able.sums,
+            mask_out: self.mask_out && able.gradients,
+            sums_out: self.sums_out && able.gradients,
             stats_out: self.stats_out && able.stats,
             ..self
         }
@@ -100,6 +106,7 @@ pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
         (fusions.act, Fuser::act_into_gradient),
         (fusions.stats, Fuser::stats_into_gradient),
         (fusions.past, Fuser::scale_gradient_into_conv),
+        (fusions.mask_out, Fuser::mask_into_conv),
         (fusions.sums_out, Fuser::sums_into_conv),
         (fusions.stats_out, Fuser::stats_into_conv),
         (fusions.pre, Fuser::scale_into_readers),
@@ -145,13 +152,18 @@ impl Fuser {
     }
 
     /// Whether rows alone read `v`, and the host does not.
-    fn is_private(&self, v: Val) -> bool {
+    pub(super) fn is_private(&self, v: Val) -> bool {
         self.graph.role(v) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != v)
     }
 
     /// Whether `row` alone reads `v`, and the host does not.
     pub(super) fn only_reader(&self, v: Val, row: usize) -> bool {
         self.readers[v.index()] == [row] && self.is_private(v)
+    }
+
+    /// Whether `v` is there when `row` runs.
+    pub(super) fn is_made_before(&self, v: Val, row: usize) -> bool {
+        self.makers[v.index()].is_none_or(|maker| maker < row)
     }
 
     /// Takes a row out; its inputs lose a reader.
@@ -275,7 +287,7 @@ impl Fuser {
             let (Op::Conv2dDx(conv), da) = (&node.op, node.outs[0]) else { continue };
             let pointwise = conv.window.on(conv.input[0], conv.input[1]).is_ok_and(|g| g.is_pointwise());
             let &[first, second] = &self.readers[da.index()][..] else { continue };
-            if !pointwise || !self.is_private(da) || conv.past.is_some() {
+            if !pointwise || !self.is_private(da) || conv.is_fused() {
                 continue;
             }
             let reader = |row: usize| self.rows[row].as_ref().expect("a reader is in place");
@@ -292,50 +304,6 @@ impl Fuser {
             let outs = [&dx.outs[..], &sums.outs[..]].concat();
             // Where the gradient stood: what it needs, and what else it is added to, has been made.
             self.put(dx_row.min(sums_row), Node { op: op.into(), ins, outs, ..conv });
-        }
-    }
-
-    /// `da = conv_dx(dy, w)`, then the sums of a `scale_shift`'s gradient over it: they are taken as the results leave, which are masked on
-    /// the way, so that the rest of that gradient is linear in them. Nothing else may read `da`.
-    fn sums_into_conv(&mut self) {
-        for row in self.rows_of(|op| matches!(op, Op::ScaleShiftSums(_))) {
-            let sums = self.rows[row].as_ref().expect("picked above");
-            let (da, site, Op::ScaleShiftSums(ScaleShiftSums { act })) = (sums.ins[0], sums.ins[1..].to_vec(), &sums.op) else { continue };
-            let (act, Some((conv_row, Node { op: Op::Conv2dDx(conv), .. }))) = (*act, self.maker(da)) else { continue };
-            let is_gradient = |&r: &usize| {
-                let node = self.rows[r].as_ref().expect("a reader is in place");
-                matches!(&node.op, Op::ScaleShiftDx(dx) if dx.act == act) && node.ins[1..4] == site && !node.ins[1..].contains(&da)
-            };
-            let others: Vec<usize> = self.readers[da.index()].iter().copied().filter(|&r| r != row).collect();
-            let known = site.iter().all(|v| *v != da && self.makers[v.index()].is_none_or(|maker| maker < conv_row));
-            let plain = conv.past.is_none() && conv.sums.is_none();
-            if !plain || !known || !self.is_private(da) || !others.iter().all(is_gradient) {
-                continue;
-            }
-            let op = Conv2dDx { sums: Some(act), ..conv.clone() };
-            let (conv, sums) = (self.take(conv_row), self.take(row));
-            let (ins, outs) = ([conv.ins, site].concat(), [conv.outs, sums.outs].concat());
-            self.put(conv_row, Node { op: op.into(), ins, outs, layer: conv.layer, phase: conv.phase });
-            for r in others {
-                if let Some(Node { op: Op::ScaleShiftDx(dx), .. }) = &mut self.rows[r] {
-                    dx.act = Act::Linear;
-                }
-            }
-        }
-    }
-
-    /// `y = conv(x, w)`, then `channel_stats(y)`, whatever else reads `y`.
-    fn stats_into_conv(&mut self) {
-        for row in self.rows_of(|op| matches!(op, Op::ChannelStats(_))) {
-            let y = self.rows[row].as_ref().expect("picked above").ins[0];
-            let Some((conv_row, Node { op: Op::Conv2d(conv), .. })) = self.maker(y) else { continue };
-            if conv.stats {
-                continue;
-            }
-            let op = Conv2d { stats: true, ..conv.clone() };
-            let (conv, stats) = (self.take(conv_row), self.take(row));
-            let outs = [conv.outs, stats.outs].concat();
-            self.put(conv_row, Node { op: op.into(), ins: conv.ins, outs, layer: conv.layer, phase: conv.phase });
         }
     }
 

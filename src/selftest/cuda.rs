@@ -28,8 +28,7 @@ const WAYS: [How; 6] = {
 };
 
 /// How the emulated driver runs kernels: the last two without checks, for what is asked of bits alone, on many multiprocessors and on one.
-const MANNERS: [Manner; 4] =
-    [Manner::CHECKED, Manner::CHECKED_OTHERWISE, Manner::FAST, Manner { processors: 1, ..Manner::FAST }];
+const MANNERS: [Manner; 4] = [Manner::CHECKED, Manner::CHECKED_OTHERWISE, Manner::FAST, Manner { processors: 1, ..Manner::FAST }];
 
 /// Runs cases on the emulated driver, on all cores.
 pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {

@@ -94,7 +94,7 @@ impl Device for Cuda {
     }
 
     fn fuses(&self) -> Fusible {
-        Fusible { stats: true, sums: true, ..Fusible::default() }
+        Fusible { stats: true, gradients: true, ..Fusible::default() }
     }
 
     fn precisions(&self) -> &'static [Precision] {

@@ -68,6 +68,19 @@ pub(super) fn stats_cases() -> Vec<Case> {
     plain.into_iter().chain(fused).chain(far).map(Case::forward_only).collect()
 }
 
+/// Cases of [`Conv2dDx::mask`].
+pub(super) fn mask_cases() -> Vec<Case> {
+    let [_, few, odd, large, middle, small, .., strided, _, _, _] = shapes();
+    let case = |(act, (window, images, input, cout, cin)): (Act, (Window, usize, [usize; 2], usize, usize))| {
+        let ([kh, kw], [h, w]) = (window.kernel, window.on(input[0], input[1]).expect("a case has a place").output);
+        let name = format!("mask {act} to {images}x{}x{}, {window}, {cout} to {cin}", input[0], input[1]);
+        let ins = [[images, h, w, cout], [kh, kw, cin, cout], [images, input[0], input[1], cin]];
+        Case::new(name, Conv2dDx { mask: Some(act), ..Conv2dDx::new(window, input) }, &ins).forward_only()
+    };
+    let sigmoid = [few, large].map(|shape| (Act::Sigmoid, shape));
+    [few, odd, large, middle, small, strided].map(|shape| (Act::Relu, shape)).into_iter().chain(sigmoid).map(case).collect()
+}
+
 /// Cases of [`Conv2dDx::sums`].
 pub(super) fn sums_cases() -> Vec<Case> {
     let case = |act: Act, (window, images, input, cin, cout): (Window, usize, [usize; 2], usize, usize)| {

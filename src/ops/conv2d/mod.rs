@@ -14,7 +14,7 @@ mod shapes;
 pub(in crate::ops) mod tests;
 
 use super::activation::Act;
-use super::{Case, ChannelStats, Emit, NO_SECOND_DERIVATIVE, Rule, ScaleShiftSums, Site, Storage, arity, per_channel, same_shape, same_type};
+use super::{Case, ChannelStats, Emit, NO_SECOND_DERIVATIVE, Op, Rule, ScaleShiftSums, Site, Storage, arity, per_channel, same_shape, same_type};
 use crate::base::{Geom, Math, Shape, Ty, Val, Window};
 use std::ops::Range;
 use shapes::{DEEP, pre_shapes, shapes};
@@ -218,11 +218,13 @@ fn pre_flops(pre: Option<Act>, x: Shape) -> u64 {
 /// With `past`, which fusion fills for a 1x1 window, the gradient goes on through the batch norm and activation before the convolution:
 /// from `x, scale, shift`, three more ins, it is `dx * scale` where the activation's slope is taken into account, and `dscale` and
 /// `dshift` are two more outs, as [`ScaleShiftSums`] has them. With `sums`, of any window, it goes as far as the activation: the result is
-/// `dx` times its slope, `dscale` and `dshift` are those of the result as it is stored, and what remains is to multiply by `scale`.
+/// `dx` times its slope, `dscale` and `dshift` are those of the result as it is stored, and what remains is to multiply by `scale`. With
+/// `mask` it goes on through an activation alone, whose result `y` is one more in. One of the three at most is filled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2dDx {
     pub window: Window,
     pub input: [usize; 2],
+    pub mask: Option<Act>,
     pub past: Option<Act>,
     pub sums: Option<Act>,
     pub math: Math,
@@ -231,10 +233,15 @@ pub struct Conv2dDx {
 impl Conv2dDx {
     /// The plain gradient.
     pub fn new(window: Window, input: [usize; 2]) -> Self {
-        Conv2dDx { window, input, past: None, sums: None, math: Math::Full }
+        Conv2dDx { window, input, mask: None, past: None, sums: None, math: Math::Full }
     }
 
-    /// The activation that the gradient goes on through.
+    /// Whether fusion has filled a field.
+    pub fn is_fused(&self) -> bool {
+        self.mask.is_some() || self.through().is_some()
+    }
+
+    /// The activation of the batch norm that the gradient goes on through.
     fn through(&self) -> Option<Act> {
         self.past.or(self.sums)
     }
@@ -250,13 +257,18 @@ impl Rule for Conv2dDx {
     const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
 
     fn formula(&self) -> String {
-        let Some(act) = self.through() else { return Self::FORMULA.into() };
+        let Some(act) = self.through() else {
+            return self.mask.map_or(Self::FORMULA.into(), |act| format!("{} * {act}'(z), from y = {act}(z)", Self::FORMULA));
+        };
         let dx = if self.past.is_some() { "dx = dz * scale" } else { "dx = dz" };
         format!("da = conv transposed(dy, w), dz = da * {act}'(x * scale + shift), {dx}, dscale = sum(dz * x), dshift = sum(dz)")
     }
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, if self.through().is_some() { 5 } else { 2 })?;
+        if [self.mask, self.past, self.sums].iter().flatten().count() > 1 {
+            return Err("goes on in more than one way".into());
+        }
+        arity(ins, if self.through().is_some() { 5 } else { 2 + usize::from(self.mask.is_some()) })?;
         let [images, height, width, channels] = activation("gradient", ins[0])?;
         let [cin, cout] = filter(&self.window, ins[1])?;
         if channels != cout {
@@ -270,11 +282,11 @@ impl Rule for Conv2dDx {
             return Err(format!("gradient has {height}x{width} pixels, the window makes {oh}x{ow} of {h}x{w}"));
         }
         let dx = ins[0].with([images, h, w, cin]);
+        if self.mask.is_some() {
+            same_shape("the activation", ins[2], "the gradient", dx)?;
+        }
         if self.past.is_none() {
             return epilogue::results(dx, self.epilogue(), ins);
-        }
-        if self.sums.is_some() {
-            return Err("goes on through one batch norm in two ways".into());
         }
         if !self.geometry().is_pointwise() {
             return Err(format!("goes on through a batch norm, which a {} window cannot", self.window));
@@ -292,7 +304,7 @@ impl Rule for Conv2dDx {
     fn flops(&self, ins: &[Ty], outs: &[Ty]) -> u64 {
         let (dy, dx) = (ins[0].shape, outs[0].shape);
         let past = if self.past.is_some() { 8 * dx.len() as u64 } else { 0 };
-        let slope = if self.sums.is_some_and(|act| act != Act::Linear) { 4 * dx.len() as u64 } else { 0 };
+        let slope = if self.mask.or(self.sums).is_some_and(|act| act != Act::Linear) { 4 * dx.len() as u64 } else { 0 };
         flops(&self.geometry(), dy.dims()[0], dy.cols() * dx.cols()) + past + slope + epilogue::flops(self.epilogue(), ins, outs)
     }
 
@@ -309,7 +321,7 @@ impl Rule for Conv2dDx {
 
     fn detail(&self) -> String {
         let through = |word: &str, act: Option<Act>| act.map_or(String::new(), |act| format!(" {word} {act}"));
-        self.window.to_string() + &through("past", self.past) + &through("sums", self.sums) + word(self.math)
+        self.window.to_string() + &through("mask", self.mask) + &through("past", self.past) + &through("sums", self.sums) + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -334,7 +346,7 @@ impl Rule for Conv2dDx {
             let op = Conv2dDx { past: Some(act), ..Conv2dDx::new(window, [h, w]) };
             Case::of(format!("past {act} to {n}x{h}x{w}, {cout} to {cin}"), op, ins).forward_only()
         });
-        shapes().into_iter().chain(deep).map(case).chain(past).chain(epilogue::sums_cases()).collect()
+        shapes().into_iter().chain(deep).map(case).chain(past).chain(epilogue::mask_cases()).chain(epilogue::sums_cases()).collect()
     }
 }
 

@@ -63,6 +63,10 @@ impl Run<Naive> for Conv2dDx {
                 }
             }
         });
+        if let Some(act) = self.mask {
+            let y = call.input(2);
+            (0..dx.data.len()).for_each(|i| dx[i] *= slope(act, y[i]));
+        }
         let Some(act) = self.through() else { return call.output(0, dx) };
         let (x, scale, shift) = (call.input(2), call.input(3), call.input(4));
         let (mut dscale, mut dshift) = (Array::zeros([cin]), Array::zeros([cin]));

@@ -11,25 +11,25 @@ use crate::{kernel_struct, kernels};
 use bytemuck::Zeroable;
 use half::bf16;
 
-/// How the gradient goes on through an activation: `Sums` of conv2d_dx.cu.
+/// What the gradient goes on through on its way to memory: `Beyond` of conv2d_dx.cu.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct Sums {
+pub struct Beyond {
     scale: DevicePtr,
     shift: DevicePtr,
     partial: DevicePtr,
     act: i32,
     parts: i32,
 }
-kernel_struct!(Sums);
+kernel_struct!(Beyond);
 
-type Arguments = (DevicePtr, i32, DevicePtr, DevicePtr, i32, Window, i32, i32, i32, Divisor, i32, DevicePtr, i32, Sums);
+type Arguments = (DevicePtr, i32, DevicePtr, DevicePtr, i32, Window, i32, i32, i32, Divisor, i32, DevicePtr, i32, Beyond);
 
 macro_rules! table {
     ($([$($name:ident),*]: $number:ty;)*) => {
         kernels! { in "conv2d_dx"; $($(
             fn $name(dy: *const $number, dy_pitch: i32, w: *const $number, dx: *mut $number, dx_pitch: i32, window: Window, images: i32,
-                channels: i32, filters: i32, by_filters: Divisor, add: i32, x: *const $number, x_pitch: i32, sums: Sums);
+                channels: i32, filters: i32, by_filters: Divisor, add: i32, x: *const $number, x_pitch: i32, beyond: Beyond);
         )*)* }
         const KERNELS: [[Kernel<Arguments>; 5]; 3] = [$([$($name),*]),*];
     };
@@ -60,18 +60,17 @@ impl Run<Cuda> for Conv2dDx {
 
     fn run(&self, call: &Call<'_, Cuda>) {
         let (dy, w, dx) = (call.src(0), call.src(1), call.dst(0));
-        let x = self.sums.map(|_| call.src(2));
+        let act = self.mask.or(self.sums);
+        let x = act.map(|_| call.src(2));
         let (geom, images) = on_images(&self.window, call.outs[0].ty.shape);
         let ((classes, rows), cols) = (self.classes(images as usize), dx.cols as usize);
         let operands: Vec<&Matrix> = [&dy, &w, &dx].into_iter().chain(&x).collect();
         let product = Product::new(call.device, self.math, [rows, cols, classes], &operands);
-        let sums = self.sums.map_or(Sums::zeroed(), |act| Sums {
-            scale: call.src(3).floats(),
-            shift: call.src(4).floats(),
-            partial: call.scratch(),
-            act: number(act),
-            parts: rows.div_ceil(ROWS) as i32,
-        });
+        let mut beyond = Beyond { act: number(act.unwrap_or_default()), ..Beyond::zeroed() };
+        if self.sums.is_some() {
+            let [scale, shift] = [3, 4].map(|i| call.src(i).floats());
+            beyond = Beyond { scale, shift, partial: call.scratch(), parts: rows.div_ceil(ROWS) as i32, ..beyond };
+        }
         let (x, x_pitch) = x.map_or((DevicePtr(0), 0), |x| (x.ptr, x.pitch));
         let arguments = (
             dy.ptr,
@@ -87,12 +86,12 @@ impl Run<Cuda> for Conv2dDx {
             dx.add,
             x,
             x_pitch,
-            sums,
+            beyond,
         );
         let (kernel, grid) = (product.kernel(&KERNELS), (product.blocks(rows, cols), classes));
         call.launch(kernel, grid, product.threads(), product.shared([true, true]), arguments);
         if self.sums.is_some() {
-            self.left(call.outs[0].ty).finish_sums(call, sums.partial, [call.dst(1), call.dst(2)]);
+            self.left(call.outs[0].ty).finish_sums(call, beyond.partial, [call.dst(1), call.dst(2)]);
         }
     }
 }
