@@ -20,7 +20,17 @@ const ARTICLE: [(&str, &str); 5] = [
     ("classes_path", "classes"),
 ];
 
-/// Its folder of test images, which its training never sees.
+/// What other programs call settings of ours whose names are too far from them to be guessed.
+const ELSEWHERE: [(&str, &str); 6] = [
+    ("learning_rate", "lr"),
+    ("learning-rate", "lr"),
+    ("image_size", "input-size"),
+    ("image-size", "input-size"),
+    ("model", "backbone"),
+    ("validation_split", "val-split"),
+];
+
+/// The article's folder of test images, which its training never sees.
 const TEST_IMAGES: &str = "test_dataset_path";
 
 /// Resolves what a command was given; says on stderr how the article's keys were read.
@@ -104,7 +114,8 @@ impl File {
             None => Ok(file),
             Some(key) => {
                 let error = file.at(key, Error::input(format!("there is no setting {key:?}")));
-                let near = did_you_mean(key, known.keys().map(String::as_str));
+                let same = ELSEWHERE.iter().find(|(theirs, _)| theirs == key).map(|(_, ours)| format!("did you mean {ours}?"));
+                let near = same.or_else(|| did_you_mean(key, known.keys().map(String::as_str)));
                 Err(error.advise(near.unwrap_or_else(|| "the settings have the names of the flags: `defrost train --help`".into())))
             }
         }
@@ -230,6 +241,7 @@ head = 'xception' # xception, vgg16, inceptionv3, densenet121
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_name() {
         for (i, (text, says)) in [
             ("backbone = \"vgg16\"\nepoch = 3\n", "line 2: there is no setting \"epoch\"\n  did you mean epochs"),
+            ("learning_rate = 0.1\n", "line 1: there is no setting \"learning_rate\"\n  did you mean lr?"),
             ("# epoch\n\n\"epoch\" = 3\n", "line 3: there is no setting \"epoch\""),
             ("# lrr = 1\nlr = 0.1\n  lrr.x = 3\n", "line 3: there is no setting \"lrr\""),
             ("text = \"\"\"\nlrr\n\"\"\"\nlr = 1", "line 1: there is no setting \"text\"\n  the settings have the names of the flags"),

@@ -48,7 +48,8 @@ pub struct Args {
     /// confusion[true][predicted]
     #[arg(long)]
     json: bool,
-    /// Write path,label,predicted and the probability of each class for every image, in the order of DATA
+    /// Write path,label,predicted and the probability of each class for every image, in the order of DATA; `-`: to standard
+    /// output, in the place of the text
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     /// Write report.html, metrics.json, predictions.csv, confusion.svg and reliability.svg to a folder
@@ -65,6 +66,12 @@ enum Subset {
 
 /// Evaluates; images that cannot be read make it an error, since a measure of the rest would mislead.
 pub fn run(args: Args) -> Result<()> {
+    let csv_to_stdout = args.csv.as_deref() == Some(Path::new("-"));
+    if csv_to_stdout && args.json {
+        return Err(Error::input("standard output takes either the table or the JSON record")
+            .at("--csv -")
+            .advise("name a file with --csv"));
+    }
     let Ready { file, spec, images } = args.model.read()?;
     let mut listing = classes_agree(&args.data, &file)?;
     listing.warnings.iter().for_each(|w| output::warn(w));
@@ -93,7 +100,7 @@ pub fn run(args: Args) -> Result<()> {
     warnings.iter().for_each(|w| output::warn(w));
     let warnings = [&listing.warnings[..], &warnings].concat();
     let metrics = Metrics::new(&found)?;
-    if let Some(path) = &args.csv {
+    if let Some(path) = args.csv.as_ref().filter(|_| !csv_to_stdout) {
         replace_file(path, |file| file.write_all(found.to_csv().as_bytes()))?;
     }
     if let Some(folder) = &args.out {
@@ -101,7 +108,11 @@ pub fn run(args: Args) -> Result<()> {
         let results = Results { model, data, file: &file, spec: &spec, images, found: &found, metrics: &metrics, warnings };
         on_device!(args.model.device.open()?, d => results.write(d, folder))?;
     }
-    if args.json { output::json(&metrics) } else { output::print(&text(&metrics)) }
+    match (args.json, csv_to_stdout) {
+        (true, _) => output::json(&metrics),
+        (_, true) => output::print(&found.to_csv()),
+        _ => output::print(&text(&metrics)),
+    }
 }
 
 impl Args {

@@ -89,23 +89,31 @@ fn header(metadata: &[(&str, &str)], tensors: &[(Entry, DType)]) -> Vec<u8> {
 }
 
 /// Replaces a file by what `fill` writes, all or nothing: a temporary file in the same folder, synced, renamed over the old
-/// one, and the folder synced, so that a crash at any moment leaves the old file or the new one.
+/// one, and the folder synced, so that a crash at any moment leaves the old file or the new one. A link stays a link: what it
+/// leads to is replaced. What is no file, as a pipe or `/dev/stdout`, is written to.
 ///
 /// # Errors
 /// What the disk says; the temporary file is then removed and the old file untouched.
 pub fn replace_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = temporary_beside(path, folder);
+    let failed = |e: io::Error| Error::io(path, &e);
+    // Where there is nothing yet, or a link that leads nowhere, the name itself is made.
+    let target = fs::canonicalize(path).unwrap_or(path.into());
+    if fs::metadata(&target).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let mut stream = BufWriter::new(File::options().write(true).open(&target).map_err(failed)?);
+        return fill(&mut stream).and_then(|()| stream.flush()).map_err(failed);
+    }
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary = temporary_beside(&target, folder);
     let written = File::create(&temporary).and_then(|file| {
         let mut file = BufWriter::with_capacity(1 << 20, file);
         fill(&mut file)?;
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&temporary, path)
+        fs::rename(&temporary, &target)
     });
     if let Err(error) = written {
         // The first error is the one to report; that nothing was left behind is a courtesy.
         let _ = fs::remove_file(&temporary);
-        return Err(Error::io(path, &error));
+        return Err(failed(error));
     }
     if cfg!(unix) {
         File::open(folder).and_then(|f| f.sync_all()).map_err(|e| Error::io(folder, &e))?;
@@ -219,6 +227,23 @@ mod tests {
         assert_eq!(failed.kind(), Kind::Machine);
         assert_eq!(fs::read(&path).unwrap(), before);
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_links_and_what_is_no_file_is_never_replaced() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let folder = Folder::new("links");
+        let (file, link, socket) = (folder.at("file"), folder.at("link"), folder.at("socket"));
+        fs::write(&file, "old").unwrap();
+        symlink(&file, &link).unwrap();
+        replace_file(&link, |f| f.write_all(b"new")).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && fs::read(&file).unwrap() == b"new");
+        // A socket cannot be opened; as a pipe it would be written to.
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        replace_file(&socket, |f| f.write_all(b"new")).unwrap_err();
+        assert!(fs::metadata(&socket).unwrap().file_type().is_socket());
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 3);
     }
 
     #[test]
