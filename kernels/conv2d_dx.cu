@@ -63,12 +63,14 @@ __device__ __forceinline__ void conv2d_dx(
         });
 }
 
+// One block is all that is asked for without vectors: a compiler that hopes for one more than fits spills a register or two for it.
 #define CONV2D_DX(suffix, Math, Tile, VEC)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dx_##suffix(                                             \
+    extern "C" __global__ void __launch_bounds__(Tile::THREADS, VEC ? 0 : 1) conv2d_dx_##suffix(                                \
         const Math::Element* dy, int dy_pitch, const Math::Element* w, Math::Element* dx, int dx_pitch, Window window,          \
-        int images, int channels, int filters, Divisor by_filters, int add, const Math::Element* x, int x_pitch, Beyond beyond) {   \
+        int images, int channels, int filters, Divisor by_filters, int add, const Math::Element* x, int x_pitch,                \
+        Beyond beyond) {                                                                                                        \
         conv2d_dx<Math, Tile, VEC>(                                                                                             \
-            dy, dy_pitch, w, dx, dx_pitch, window, images, channels, filters, by_filters, add, x, x_pitch, beyond);               \
+            dy, dy_pitch, w, dx, dx_pitch, window, images, channels, filters, by_filters, add, x, x_pitch, beyond);             \
     }                                                                                                                           \
     KERNEL_EXPORT(conv2d_dx_##suffix)
 PRODUCTS(CONV2D_DX)
