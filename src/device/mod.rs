@@ -3,6 +3,7 @@
 //! A device allocates flat arenas of memory and copies to and from them. It knows nothing of graphs: a step reaches it
 //! as a [`Call`], a list of operands whose places in the arenas were settled by the memory plan.
 
+pub mod apart;
 pub mod cpu;
 pub mod cuda;
 pub mod naive;
@@ -133,12 +134,22 @@ pub trait Device: Sized {
     /// Copies bytes out of a memory from a byte offset.
     fn read(&self, memory: &Self::Memory, offset: usize, bytes: &mut [u8]);
 
+    /// Copies several pieces out of memories, each from its byte offset; a device that has to be waited for is waited for once.
+    fn read_all(&self, pieces: &mut [(&Self::Memory, usize, &mut [u8])]) {
+        pieces.iter_mut().for_each(|(memory, offset, bytes)| self.read(memory, *offset, bytes));
+    }
+
     /// Waits until all that was asked for has happened.
     ///
     /// # Errors
     /// The first thing that went wrong since the last time. What was read since then is then not to be used.
     fn sync(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// What the device does besides running steps, if its memory lies apart from the host's.
+    fn apart(&self) -> Option<&dyn apart::Apart<Self::Memory>> {
+        None
     }
 
     /// Bytes of memory that are free on a device with memory of its own.

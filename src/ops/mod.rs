@@ -298,7 +298,7 @@ macro_rules! ops {
 
         /// The CUDA kernels that ops declare.
         pub fn kernels() -> Vec<crate::device::cuda::driver::Declared> {
-            let mut all = crate::device::cuda::columns::declared();
+            let mut all = [crate::device::cuda::columns::declared(), crate::device::cuda::apart::declared()].concat();
             $(all.extend($module::cuda::declared());)+
             all
         }
@@ -370,7 +370,7 @@ impl Op {
     pub fn needs(&self) -> Fusible {
         let normalises = |pre: Option<Act>| Fusible { inputs: pre.is_some(), ..Fusible::default() };
         match self {
-            Op::Conv2d(op) => Fusible { stats: op.stats, ..normalises(op.pre) },
+            Op::Conv2d(op) => Fusible { stats: op.stats, ..normalises(op.pre.or(op.depthwise)) },
             Op::Conv2dDx(op) => Fusible { gradients: op.mask.or(op.sums).is_some(), ..normalises(op.past) },
             Op::Conv2dDw(op) => normalises(op.pre),
             Op::Depthwise(op) => normalises(op.pre),

@@ -8,6 +8,7 @@
 //! | `Conv2d.act`, `ScaleShift.act` | `activation` after either |
 //! | `ScaleShiftSums.act`, `ScaleShiftDx.act` | `activation_dx` before them, by recomputing the sign of `x * scale + shift` |
 //! | `pre` of convolutions and of their filter gradients | `scale_shift` before them, if nothing else reads its result |
+//! | `Conv2d.depthwise` of a 1x1 window | `depthwise` before it, and a ReLU before that, if nothing else reads their results |
 //! | `Conv2dDx.past` of a 1x1 window | `scale_shift_sums` and `scale_shift_dx` after it, if nothing else reads its result |
 //! | `ScaleShiftDx.stats` | `channel_stats_dx` whose result is added to its own |
 //! | `Conv2dDx.mask` | `activation_dx` of its result, if nothing else reads that |
@@ -15,7 +16,7 @@
 //! | `Conv2d.stats` | `channel_stats` of its result |
 
 use super::group::group;
-use crate::base::Val;
+use crate::base::{DType, Val};
 use crate::device::Fusible;
 use crate::error::Result;
 use crate::ir::{Graph, Node, Role, check};
@@ -39,6 +40,8 @@ pub struct Fusions {
     pub pre: bool,
     /// The gradient of a `scale_shift` into the 1x1 convolution's input gradient before it.
     pub past: bool,
+    /// A depthwise convolution into the 1x1 convolution after it, if nothing else reads its result.
+    pub depthwise: bool,
     /// `activation_dx` into the input gradient before it.
     pub mask_out: bool,
     /// The sums of a `scale_shift`'s gradient into the input gradient before them.
@@ -59,6 +62,7 @@ impl Fusions {
         group: true,
         pre: true,
         past: true,
+        depthwise: true,
         mask_out: true,
         sums_out: true,
         stats_out: true,
@@ -73,6 +77,7 @@ impl Fusions {
         group: false,
         pre: false,
         past: false,
+        depthwise: false,
         mask_out: false,
         sums_out: false,
         stats_out: false,
@@ -84,6 +89,7 @@ impl Fusions {
         Fusions {
             pre: self.pre && able.inputs,
             past: self.past && able.inputs,
+            depthwise: self.depthwise && able.inputs,
             mask_out: self.mask_out && able.gradients,
             sums_out: self.sums_out && able.gradients,
             stats_out: self.stats_out && able.stats,
@@ -110,6 +116,7 @@ pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
         (fusions.sums_out, Fuser::sums_into_conv),
         (fusions.stats_out, Fuser::stats_into_conv),
         (fusions.pre, Fuser::scale_into_readers),
+        (fusions.depthwise, Fuser::depthwise_into_conv),
     ] {
         if on {
             rule(&mut f);
@@ -332,6 +339,39 @@ impl Fuser {
         }
     }
 
+    /// `y = conv(depthwise(x))`, 1x1 after 3x3, and perhaps a ReLU before, where nothing else reads what lies between: not for training,
+    /// where the gradient of the 1x1 filter does.
+    fn depthwise_into_conv(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::Conv2d(_))) {
+            let node = self.rows[row].as_ref().expect("picked above");
+            let (Op::Conv2d(conv), between) = (&node.op, node.ins[0]) else { continue };
+            let Some((filter_row, Node { op: Op::Depthwise(Depthwise { window, pre: None }), ins, .. })) = self.maker(between) else {
+                continue;
+            };
+            let ([x, filter], in_floats) = ([ins[0], ins[1]], self.graph.ty(between).dtype != DType::Bf16);
+            if !in_floats || !conv.can_follow(window) || !self.only_reader(between, row) {
+                continue;
+            }
+            let (source, act) = match self.maker(x) {
+                Some((relu_row, Node { op: Op::Activation(Activation { act: Act::Relu }), ins, .. }))
+                    if self.only_reader(x, filter_row) =>
+                {
+                    let source = ins[0];
+                    self.take(relu_row);
+                    (source, Act::Relu)
+                }
+                _ => (x, Act::Linear),
+            };
+            let mut node = self.take(row);
+            let Op::Conv2d(conv) = &mut node.op else { unreachable!("picked above") };
+            conv.depthwise = Some(act);
+            self.take(filter_row);
+            node.ins[0] = source;
+            node.ins.push(filter);
+            self.put(row, node);
+        }
+    }
+
     /// `dx = scale_shift_dx(..) + channel_stats_dx(x, ..) + ..`: the second becomes a field of the first.
     fn stats_into_gradient(&mut self) {
         for row in self.rows_of(|op| matches!(op, Op::Add(_))) {
@@ -372,7 +412,7 @@ impl Fuser {
 fn with_pre(op: &Op, act: Act) -> Option<Op> {
     let pre = Some(act);
     match op {
-        Op::Conv2d(conv) if conv.pre.is_none() => Some(Conv2d { pre, ..conv.clone() }.into()),
+        Op::Conv2d(conv) if conv.pre.is_none() && conv.depthwise.is_none() => Some(Conv2d { pre, ..conv.clone() }.into()),
         Op::Conv2dDw(conv) if conv.pre.is_none() => Some(Conv2dDw { pre, ..conv.clone() }.into()),
         Op::Depthwise(conv) if conv.pre.is_none() => Some(Depthwise { pre, ..conv.clone() }.into()),
         Op::DepthwiseDw(conv) if conv.pre.is_none() => Some(DepthwiseDw { pre, ..conv.clone() }.into()),

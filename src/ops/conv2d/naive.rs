@@ -1,3 +1,4 @@
+use super::separable::WINDOW;
 use super::{Conv2d, Conv2dDw, Conv2dDx, geometry};
 use crate::base::Geom;
 use crate::device::Call;
@@ -6,6 +7,7 @@ use crate::ops::Run;
 use crate::ops::activation::apply;
 use crate::ops::activation::naive::slope;
 use crate::ops::channel_stats::naive::moments;
+use crate::ops::depthwise::naive::filtered;
 use crate::ops::scale_shift::naive::normalised;
 
 /// Calls `visit([n, o, p], [n, a, b], [i, j])` for every output pixel, input pixel and tap that meet.
@@ -27,7 +29,10 @@ fn each_tap(g: &Geom, images: usize, mut visit: impl FnMut([usize; 3], [usize; 3
 
 impl Run<Naive> for Conv2d {
     fn run(&self, call: &Call<'_, Naive>) {
-        let (x, w, mut y) = (normalised(call, self.pre, self.pre_at()), call.input(1), Array::zeros(call.shape(0)));
+        let (mut x, w, mut y) = (normalised(call, self.pre, self.pre_at()), call.input(1), Array::zeros(call.shape(0)));
+        if let Some(act) = self.depthwise {
+            x = filtered(&WINDOW, &x.map(|x| apply(act, x)), &call.input(self.depthwise_at()));
+        }
         let [_, _, cin, cout] = w.four();
         each_tap(&geometry(&self.window, x.shape), x.four()[0], |[n, o, p], [_, a, b], [i, j]| {
             for k in 0..cin {

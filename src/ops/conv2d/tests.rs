@@ -5,7 +5,7 @@ use crate::base::{DType, Shape, Ty, Window};
 use crate::device::cpu::{Cpu, Isa};
 use crate::device::naive::Naive;
 use crate::device::{Arena, Arenas, Call, Device, Operand, Place, Write};
-use crate::ops::{Backend, Case, Dense, DenseDw, DenseDx, Op, Rule};
+use crate::ops::{Act, Backend, Case, Dense, DenseDw, DenseDx, Op, Rule};
 
 /// Reproducible numbers in -1..1.
 fn numbers(count: usize, seed: u64) -> Vec<f64> {
@@ -224,5 +224,10 @@ fn errors_say_what_was_found_and_expected() {
     let fused = Conv2d { bias: true, ..conv };
     let ins = [Ty::f32([1, 5, 5, 8]), Ty::f32([3, 3, 8, 9]), Ty::f32([4])];
     assert_eq!(fused.infer(&ins).unwrap_err(), "bias has shape 4, expects one value for each of 9 channels");
+    let behind = |window| Conv2d { depthwise: Some(Act::Relu), ..Conv2d::new(window) };
+    let ins = [Ty::f32([1, 5, 5, 8]), Ty::f32([1, 1, 8, 9]), Ty::f32([3, 3, 7, 1])];
+    assert_eq!(behind(Window::valid(1, 1)).infer(&ins).unwrap_err(), "depthwise filter has shape 3x3x7x1, expects 3x3x8x1");
+    let ins = [Ty::f32([1, 5, 5, 8]), Ty::f32([3, 3, 8, 9]), Ty::f32([3, 3, 8, 1])];
+    assert!(behind(Window::valid(3, 1)).infer(&ins).unwrap_err().ends_with("a plain 1x1 window alone does"));
     assert_eq!(Dense.infer(&[Ty::f32([2, 7]), Ty::f32([8, 3])]).unwrap_err(), "input has 7 features, the weight matrix expects 8");
 }
