@@ -60,9 +60,7 @@ impl<D: Backend> Program<D> {
     pub fn compile(graph: Graph, device: &D, passes: Passes) -> Result<Self> {
         check(&graph)?;
         let admitted = admitted(device, passes.precision)?;
-        let (able, Fusions { pre, past, depthwise, .. }) = (device.normalises_inputs(), passes.fusions);
-        let fusions = Fusions { pre: pre && able, past: past && able, depthwise: depthwise && able, ..passes.fusions };
-        let graph = fuse(precision(graph, admitted)?, fusions)?;
+        let graph = fuse(precision(graph, admitted)?, passes.fusions.within(device.fuses()))?;
         let plan = plan(&graph, &|op, ins, outs| (device.scratch(op, ins, outs), device.derived(op, ins, outs)), passes.plan)?;
         let updates = |v: &crate::base::Val| matches!(graph.role(*v), Role::Update { of } if !graph.states.contains(&of));
         let trains = graph.nodes.iter().any(|n| n.phase == Phase::Update && n.outs.iter().any(updates));
