@@ -41,6 +41,8 @@ CHANGES = {
     "inceptionv3": ("Conv2D", 1, {"padding": "same"}, "padding same, expected valid"),
     "densenet121": ("Conv2D", 60, {"dilation_rate": [2, 2]}, "dilation rate [2, 2], expected [1, 1]"),
 }
+# Networks that are easily taken for these, and the first layer that tells them apart.
+RELATIVES = {"vgg16": [("vgg19", ka.VGG19, "block3_conv4")], "densenet121": [("densenet169", ka.DenseNet169, "conv4_block25_0_bn")]}
 BUDGET = 1e-4
 CLASSES = ["normal", "polyp", "ulcer"]
 
@@ -109,7 +111,7 @@ def legacy(model, path):
         legacy_h5_format.save_weights_to_hdf5_group(f, model)
 
 
-def rewrite(source, path, name=lambda n: n, weight=lambda layer, w: w + ":0", dtype=None, parts=False, drop=(), shape=None, **storage):
+def rewrite(source, path, name=lambda n: n, weight=lambda layer, w: w + ":0", dtype=None, parts=False, drop=(), shape=None, first=None, **storage):
     """A legacy file in the style of another version: names of fixed length, other names, other types, other storage."""
     plain = lambda n: n if isinstance(n, str) else n.decode()
     with h5py.File(source) as old, h5py.File(path, "w") as new:
@@ -122,6 +124,8 @@ def rewrite(source, path, name=lambda n: n, weight=lambda layer, w: w + ":0", dt
             for w in weights:
                 data = np.array(old[n][w])
                 data = data[..., : shape] if shape and data.ndim == 4 else data
+                if first is not None:
+                    data.flat[0], first = first, None
                 group.create_dataset(weight(name(n), w), data=data.astype(dtype or data.dtype), **(storage if data.ndim else {}))
 
 
@@ -267,6 +271,11 @@ def network(check, name):
     check.refused(name, f"without {middle}", at("missing.h5"), "no such layer" if name != "inceptionv3" else "expect")
     rewrite(at("legacy.h5"), at("shape.h5"), shape=5)
     check.refused(name, "wrong shapes", at("shape.h5"), "shape", flags=["--backbone", name])
+    for relative, cls, layer in RELATIVES.get(name, []):
+        legacy(cls(weights=None, include_top=False), at("relative.h5"))
+        check.refused(name, f"{relative}, its nearest relative", at("relative.h5"), layer, "too many", name)
+    rewrite(at("legacy.h5"), at("nan.h5"), first=np.nan)
+    check.refused(name, "a number that is not one", at("nan.h5"), "element 0 is NaN")
     other = [n for n in NETWORKS if n != name][0]
     check.refused(name, f"taken for {other}", at("legacy.h5"), other, flags=["--backbone", other])
     with zipfile.ZipFile(at("really_keras.h5")) as old, zipfile.ZipFile(at("deflated.keras"), "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new:

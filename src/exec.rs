@@ -4,6 +4,7 @@
 //! once. Nothing is allocated and nothing is decided while a program runs: it walks its steps.
 
 mod host;
+mod inputs;
 mod replay;
 
 use crate::base::{DType, Precision, Ty, Val};
@@ -15,6 +16,8 @@ use crate::pass::plan::{Options, Plan, Step, plan};
 use crate::pass::{Fusions, fuse, precision};
 pub use host::Host;
 use host::numbers;
+use inputs::Inputs;
+pub use inputs::{Input, Sent};
 use replay::Recorded;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -57,9 +60,7 @@ impl<D: Backend> Program<D> {
     pub fn compile(graph: Graph, device: &D, passes: Passes) -> Result<Self> {
         check(&graph)?;
         let admitted = admitted(device, passes.precision)?;
-        let (able, Fusions { pre, past, .. }) = (device.normalises_inputs(), passes.fusions);
-        let fusions = Fusions { pre: pre && able, past: past && able, ..passes.fusions };
-        let graph = fuse(precision(graph, admitted, device.stores_half())?, fusions)?;
+        let graph = fuse(precision(graph, admitted, device.stores_half())?, passes.fusions.within(device.fuses()))?;
         let plan = plan(&graph, &|op, ins, outs| (device.scratch(op, ins, outs), device.derived(op, ins, outs)), passes.plan)?;
         let updates = |v: &crate::base::Val| matches!(graph.role(*v), Role::Update { of } if !graph.states.contains(&of));
         let trains = graph.nodes.iter().any(|n| n.phase == Phase::Update && n.outs.iter().any(updates));
@@ -93,6 +94,11 @@ impl<D: Backend> Program<D> {
         Ok((self.graph.ty(v), place.ok_or_else(|| Error::internal(format!("{v} has no place")).at(self.graph.name(v)))?))
     }
 
+    /// The type and place of a named output, input, parameter or state.
+    fn result(&self, name: &str) -> Result<(Ty, Place)> {
+        self.graph.output(name).map_or_else(|| self.named(name), |v| self.place(v))
+    }
+
     /// The type and place of a named input, parameter or state.
     fn named(&self, name: &str) -> Result<(Ty, Place)> {
         let v = self.graph.named(name).ok_or_else(|| Error::internal(format!("the program has no input or parameter {name:?}")))?;
@@ -112,6 +118,7 @@ pub struct Session<D: Backend> {
     trained: u64,
     /// The program whose packed weights lie in [`Arena::Derived`].
     packed_for: u64,
+    inputs: Inputs<D::Memory>,
 }
 
 /// Called after each step of a timed run.
@@ -124,7 +131,7 @@ impl<D: Backend> Session<D> {
     /// When the device has no memory at all.
     pub fn new(device: D) -> Result<Self> {
         let arenas = Arenas::new(&device)?;
-        Ok(Session { device, arenas, memory: number(), loaded: 1, trained: 1, packed_for: 0 })
+        Ok(Session { device, arenas, memory: number(), loaded: 1, trained: 1, packed_for: 0, inputs: Inputs::default() })
     }
 
     /// The device.
@@ -132,7 +139,7 @@ impl<D: Backend> Session<D> {
         &self.device
     }
 
-    /// The device again; the arenas are given back.
+    /// The device again; the arenas, and what was sent or stayed there, are given back.
     pub fn into_device(self) -> D {
         self.device
     }
@@ -217,11 +224,27 @@ impl<D: Backend> Session<D> {
     /// # Errors
     /// When the program has no such value.
     pub fn get(&self, program: &Program<D>, name: &str) -> Result<Vec<f64>> {
-        let (ty, place) = match program.graph.output(name) {
-            Some(v) => program.place(v)?,
-            None => program.named(name)?,
-        };
+        let (ty, place) = program.result(name)?;
         self.fetch(ty, place)
+    }
+
+    /// As [`Session::get`], several at once: the device is waited for once.
+    ///
+    /// # Errors
+    /// When the program has no such value.
+    pub fn get_all<const N: usize>(&self, program: &Program<D>, names: [&str; N]) -> Result<[Vec<f64>; N]> {
+        let places = names.iter().map(|name| program.result(name)).collect::<Result<Vec<(Ty, Place)>>>()?;
+        let mut found: Vec<Vec<u8>> = places.iter().map(|(ty, _)| vec![0; ty.bytes()]).collect();
+        let mut pieces = Vec::new();
+        for ((ty, place), bytes) in places.iter().zip(&mut found) {
+            let row = if place.pitch == ty.shape.cols() { ty.bytes() } else { ty.shape.cols() * ty.dtype.size() };
+            for (r, piece) in bytes.chunks_mut(row.max(1)).enumerate() {
+                pieces.push((self.arenas.get(place.arena), place.offset + r * place.pitch * ty.dtype.size(), piece));
+            }
+        }
+        self.device.read_all(&mut pieces);
+        self.device.sync()?;
+        Ok(std::array::from_fn(|i| numbers(&found[i], places[i].0.dtype).collect()))
     }
 
     /// Reads any value of a program that has a place, as it stands now; a temporary may have been overwritten since.
@@ -315,7 +338,8 @@ impl<D: Backend> Session<D> {
     }
 
     /// Runs a training step that can be refused until it changes something: `go_on` is asked before each row, and between the last
-    /// row that computes and the first that replaces weights, statistics or slots, `accept` looks at the results. Returns whether they
+    /// row that computes and the first that replaces weights, statistics or slots, `accept` looks at the results: it is called as soon as
+    /// the device has been told to compute, so that what it does before it reads a result happens meanwhile. Returns whether they
     /// were accepted; if not, all of these are as they were, and only temporaries and gradients are not.
     ///
     /// # Errors
@@ -324,7 +348,7 @@ impl<D: Backend> Session<D> {
         &mut self,
         program: &mut Program<D>,
         go_on: &dyn Fn() -> bool,
-        accept: impl FnOnce(&Self, &Program<D>) -> Result<bool>,
+        accept: impl FnOnce(&mut Self, &Program<D>) -> Result<bool>,
     ) -> Result<bool> {
         let stale = self.stale(program);
         let (compute, _) = program.plan.steps.split_at(program.updates);

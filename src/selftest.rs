@@ -14,6 +14,7 @@ mod equal;
 mod faults;
 mod gradient;
 mod image;
+mod inputs;
 mod network;
 mod run;
 

@@ -74,6 +74,10 @@ fn passes_change_no_loss_and_no_update() {
         off(Fusions { group: false, ..all.0 }, all.1),
         off(Fusions { pre: false, ..all.0 }, all.1),
         off(Fusions { past: false, ..all.0 }, all.1),
+        off(Fusions { mask_out: false, ..all.0 }, all.1),
+        off(Fusions { sums_out: false, ..all.0 }, all.1),
+        off(Fusions { stats_out: false, ..all.0 }, all.1),
+        off(Fusions { depthwise: false, ..all.0 }, all.1),
         off(all.0, Options { sums: false, ..all.1 }),
         off(all.0, Options { views: false, ..all.1 }),
         off(all.0, Options { in_place: false, ..all.1 }),
@@ -125,6 +129,7 @@ fn a_frozen_batch_norm_in_its_convolution_changes_nothing() {
             Fusions { scale: false, ..all },
             Fusions { bias: false, ..all },
             Fusions { pre: false, ..all },
+            Fusions { depthwise: false, ..all },
             Fusions { pools: false, ..all },
             Fusions::NONE,
         ] {
@@ -193,6 +198,30 @@ fn features_do_not_depend_on_the_batch_on_any_instruction_set() {
         let alone: Vec<f64> = all.chunks(image).flat_map(|x| inference.batch(&mut session, "features", x).unwrap()).collect();
         assert_eq!(alone, whole, "{isa}");
     }
+}
+
+#[test]
+fn a_depthwise_convolution_goes_into_the_one_after_it_where_no_gradient_needs_it() {
+    let depthwise = |graph: Graph, fusions: Fusions| {
+        let program = Program::compile(graph, &Naive, Passes { fusions, ..Passes::default() }).unwrap();
+        program.steps().iter().filter(|step| step.op.name() == "depthwise").count()
+    };
+    let inference = || Spec { size: Backbone::Xception.minimum_size(), ..Spec::new(Backbone::Xception, CLASSES) }.build().unwrap().graph;
+    assert_eq!(depthwise(inference(), Fusions { depthwise: false, ..Fusions::ALL }), 34);
+    assert_eq!(depthwise(inference(), Fusions::ALL), 0);
+    assert_eq!(depthwise(training(Backbone::Xception, 2, Freeze::All), Fusions::ALL), 0);
+    assert_eq!(depthwise(training(Backbone::Xception, 2, Freeze::None), Fusions::ALL), 34);
+    let features = |fusions: Fusions| {
+        let device = Cpu::new(2).unwrap();
+        let mut program = Program::compile(inference(), &device, Passes { fusions, ..Passes::default() }).unwrap();
+        let mut session = Session::new(device).unwrap();
+        fill(&mut session, &program, None, 7).unwrap();
+        let spec = program.graph().named("pixels").unwrap();
+        let pixels = pixels(program.graph().ty(spec).shape.dims()[0], Backbone::Xception.minimum_size());
+        session.run(&mut program, &[("pixels", &pixels)]).unwrap();
+        session.get(&program, "features").unwrap()
+    };
+    assert!(features(Fusions::ALL) == features(Fusions { depthwise: false, ..Fusions::ALL }), "the same sums in the same order");
 }
 
 #[test]

@@ -149,7 +149,12 @@ fn classes_agree(data: &Path, file: &ModelFile) -> Result<Listing> {
     let (known, count) = (&file.metadata().classes, file.class_count());
     let listing = Listing::read(data, None)?;
     if known.is_empty() {
-        let count = count.unwrap_or(0);
+        let Some(count) = count else {
+            let what = "holds a backbone without head, which tells no classes apart";
+            return Err(Error::input(what)
+                .at(file.tensors().path().display())
+                .advise("train one with `defrost train DATA --weights MODEL`"));
+        };
         if count != listing.classes.len() {
             let what = format!("has {} classes ({}), the model {count}", listing.classes.len(), listing.classes.join(", "));
             return Err(Error::input(what).at(data.display()));

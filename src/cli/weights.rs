@@ -1,7 +1,7 @@
 //! `defrost weights`: the official ImageNet weights on this machine.
 
 use super::output::{json, print, warn};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::models::Backbone;
 use crate::models::import::official::{Origin, check, fetch};
 use crate::report::{Align, Table, bytes, grouped};
@@ -141,7 +141,11 @@ fn fetch_all(args: &Fetch) -> Result<()> {
         failed => {
             failures.iter().for_each(|e| warn(&e.to_string()));
             let what = format!("{failed} of {} weights could not be fetched", backbones.len());
-            Err(if failed < backbones.len() { Error::partial(what) } else { failures.remove(0) })
+            Err(match failures[0].kind() {
+                _ if failed < backbones.len() => Error::partial(what),
+                Kind::Machine => Error::machine(what),
+                _ => Error::input(what),
+            })
         }
     }
 }
@@ -218,7 +222,7 @@ fn list(look: &Look) -> Result<()> {
     let mut table = Table::new(&[("weights", Align::Left), ("state", Align::Left), ("size", Align::Right), ("where", Align::Left)]);
     for e in &entries {
         let state = match e.state {
-            "local" => "Keras's file, to be converted by fetch",
+            "local" => "Keras's file, fetch checks and converts it",
             "part" => "partly downloaded, fetch goes on",
             "absent" => "not fetched",
             "damaged" => "damaged, fetch makes it anew",

@@ -66,7 +66,7 @@ impl Workload {
         let (purpose, freeze) = match mode {
             Mode::Train => (Purpose::Train, Freeze::None),
             Mode::Frozen => (Purpose::Train, Freeze::All),
-            Mode::Infer => (Purpose::Infer, Freeze::None),
+            Mode::Infer => (Purpose::Infer, Freeze::All),
         };
         let model = Spec { batch, size, purpose, freeze, ..Spec::new(backbone, CLASSES) }.build()?;
         let graph = match mode {

@@ -1,7 +1,7 @@
 //! The batches of one epoch, the next one prepared while the current one computes.
 //!
 //! Copying images together (or widening bytes to f32, or reading a cache file) is left to a thread of its own; random
-//! changes ([`augment`](super::augment)) are computed on all cores. At most [`AHEAD`] batches wait.
+//! changes ([`augment`](super::augment)) are computed on all cores. At most [`AHEAD`] batches wait, and one that was looked at.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -62,6 +62,8 @@ impl Batch {
 /// An iterator over the batches of an order of images; the last one may be smaller. Dropping it early ends its thread.
 pub struct Batches {
     ready: Option<Receiver<Batch>>,
+    /// Taken from the thread, and not asked for yet.
+    ahead: Option<Batch>,
     spent: SyncSender<Batch>,
     worker: Option<JoinHandle<()>>,
     left: usize,
@@ -103,7 +105,15 @@ impl Batches {
             .name("batches".into())
             .spawn(work)
             .map_err(|e| Error::machine(format!("no thread for preparing batches: {e}")))?;
-        Ok(Batches { ready: Some(ready), spent, worker: Some(worker), left })
+        Ok(Batches { ready: Some(ready), ahead: None, spent, worker: Some(worker), left })
+    }
+
+    /// A look at the batch that [`Batches::next`] returns next, if it is ready now.
+    pub fn peek(&mut self) -> Option<&Batch> {
+        if self.ahead.is_none() {
+            self.ahead = self.ready.as_ref()?.try_recv().ok();
+        }
+        self.ahead.as_ref()
     }
 
     /// Takes a used batch back, so that its memory serves for a later one. Not calling it costs an allocation a batch.
@@ -116,7 +126,10 @@ impl Iterator for Batches {
     type Item = Batch;
 
     fn next(&mut self) -> Option<Batch> {
-        let batch = self.ready.as_ref()?.recv().ok()?;
+        let batch = match self.ahead.take() {
+            Some(batch) => batch,
+            None => self.ready.as_ref()?.recv().ok()?,
+        };
         self.left -= 1;
         Some(batch)
     }
@@ -173,12 +186,15 @@ mod tests {
         let order: Vec<usize> = (0..70).map(|i| i * 3 % 7).collect();
         let fresh: Vec<Batch> = Batches::new(data.clone(), order.clone(), 4).unwrap().collect();
         let mut batches = Batches::new(data, order, 4).unwrap();
-        for expected in &fresh {
+        for (i, expected) in fresh.iter().enumerate() {
+            // Looked at or not, the same one comes next.
+            let seen = if i % 3 > 0 { batches.peek().cloned() } else { None };
+            assert!(seen.is_none_or(|seen| seen == *expected));
             let batch = batches.next().unwrap();
             assert_eq!(&batch, expected);
             batches.reuse(batch);
         }
-        assert!(batches.next().is_none() && batches.next().is_none());
+        assert!(batches.peek().is_none() && batches.next().is_none() && batches.next().is_none());
     }
 
     #[test]

@@ -148,18 +148,23 @@ impl Dataset {
         }
     }
 
-    /// Writes image `index` to `out`, `[size, size, 3]`, 0..=255. Both must fit, as with a slice.
-    pub fn copy_image(&self, index: usize, out: &mut [f32]) {
+    /// The bytes of image `index` as they are held, `[size, size, 3]`: [`Options::pixels`] says of which type.
+    pub fn image_bytes(&self, index: usize) -> &[u8] {
         let (place, len) = (self.places[index], self.options.image_len());
         let range = place * len..(place + 1) * len;
-        let widen = |out: &mut [f32], bytes: &[u8]| out.iter_mut().zip(bytes).for_each(|(o, &v)| *o = f32::from(v));
         match &self.store {
-            Store::F32(pixels) => out.copy_from_slice(&pixels[range]),
-            Store::U8(pixels) => widen(out, &pixels[range]),
-            Store::Mapped(mapped) => match self.options.pixels {
-                Pixels::F32 => out.copy_from_slice(bytemuck::cast_slice(mapped.image(place))),
-                Pixels::U8 => widen(out, mapped.image(place)),
-            },
+            Store::F32(pixels) => bytemuck::cast_slice(&pixels[range]),
+            Store::U8(pixels) => &pixels[range],
+            Store::Mapped(mapped) => mapped.image(place),
+        }
+    }
+
+    /// Writes image `index` to `out`, `[size, size, 3]`, 0..=255. Both must fit, as with a slice.
+    pub fn copy_image(&self, index: usize, out: &mut [f32]) {
+        let bytes = self.image_bytes(index);
+        match self.options.pixels {
+            Pixels::F32 => out.copy_from_slice(bytemuck::cast_slice(bytes)),
+            Pixels::U8 => out.iter_mut().zip(bytes).for_each(|(o, &v)| *o = f32::from(v)),
         }
     }
 }

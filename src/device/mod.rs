@@ -3,6 +3,7 @@
 //! A device allocates flat arenas of memory and copies to and from them. It knows nothing of graphs: a step reaches it
 //! as a [`Call`], a list of operands whose places in the arenas were settled by the memory plan.
 
+pub mod apart;
 pub mod cpu;
 pub mod cuda;
 pub mod naive;
@@ -69,6 +70,27 @@ pub struct Operand {
     pub write: Write,
 }
 
+/// Fields of convolutions that a device has to know: what a row needs, or what a device can. None by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fusible {
+    /// The batch norm before a convolution, in the convolution and its gradients: `pre` and `past`.
+    pub inputs: bool,
+    /// The statistics of a convolution's results: `Conv2d.stats`.
+    pub stats: bool,
+    /// What an input gradient goes on through on its way out: `Conv2dDx.mask` and `Conv2dDx.sums`.
+    pub gradients: bool,
+}
+
+impl Fusible {
+    /// Every field.
+    pub const ALL: Fusible = Fusible { inputs: true, stats: true, gradients: true };
+
+    /// Whether a device that can do this much runs a row that needs `other`.
+    pub fn covers(self, other: Fusible) -> bool {
+        (self.inputs || !other.inputs) && (self.stats || !other.stats) && (self.gradients || !other.gradients)
+    }
+}
+
 /// A machine that holds memory. What it can compute is the list of ops that implement [`crate::ops::Run`] for it.
 pub trait Device: Sized {
     /// One arena's memory.
@@ -79,9 +101,9 @@ pub trait Device: Sized {
     /// What a person calls it, with what was found out about the machine: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
 
-    /// Whether convolutions and their gradients can take in the batch norm before them (the fields `pre` and `past`).
-    fn normalises_inputs(&self) -> bool {
-        false
+    /// The fields that fusion may fill for this device, of those that not every device runs.
+    fn fuses(&self) -> Fusible {
+        Fusible::default()
     }
 
     /// The number type that `f32` models run in on this device.
@@ -121,12 +143,22 @@ pub trait Device: Sized {
     /// Copies bytes out of a memory from a byte offset.
     fn read(&self, memory: &Self::Memory, offset: usize, bytes: &mut [u8]);
 
+    /// Copies several pieces out of memories, each from its byte offset; a device that has to be waited for is waited for once.
+    fn read_all(&self, pieces: &mut [(&Self::Memory, usize, &mut [u8])]) {
+        pieces.iter_mut().for_each(|(memory, offset, bytes)| self.read(memory, *offset, bytes));
+    }
+
     /// Waits until all that was asked for has happened.
     ///
     /// # Errors
     /// The first thing that went wrong since the last time. What was read since then is then not to be used.
     fn sync(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// What the device does besides running steps, if its memory lies apart from the host's.
+    fn apart(&self) -> Option<&dyn apart::Apart<Self::Memory>> {
+        None
     }
 
     /// Bytes of memory that are free on a device with memory of its own.

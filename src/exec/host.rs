@@ -1,6 +1,7 @@
 //! Numbers between the host and a device, in the device's types.
 
 use crate::base::DType;
+use std::borrow::Cow;
 
 /// Numbers on their way to a device.
 #[derive(Clone, Copy, Debug)]
@@ -9,7 +10,7 @@ pub enum Host<'a> {
     F64(&'a [f64]),
 }
 
-impl Host<'_> {
+impl<'a> Host<'a> {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         match self {
@@ -18,11 +19,11 @@ impl Host<'_> {
         }
     }
 
-    /// The bytes of these numbers as elements of `dtype`.
-    pub(super) fn bytes(&self, dtype: DType) -> Vec<u8> {
-        match (self, dtype) {
-            (Host::F32(x), DType::F32) => bytemuck::cast_slice(x).to_vec(),
-            (Host::F64(x), DType::F64) => bytemuck::cast_slice(x).to_vec(),
+    /// The bytes of these numbers as elements of `dtype`: the same ones, where that is their type.
+    pub(super) fn bytes(&self, dtype: DType) -> Cow<'a, [u8]> {
+        match (*self, dtype) {
+            (Host::F32(x), DType::F32) => Cow::Borrowed(bytemuck::cast_slice(x)),
+            (Host::F64(x), DType::F64) => Cow::Borrowed(bytemuck::cast_slice(x)),
             (Host::F32(x), DType::F64) => x.iter().flat_map(|&x| f64::from(x).to_ne_bytes()).collect(),
             (Host::F64(x), DType::F32) => x.iter().flat_map(|&x| (x as f32).to_ne_bytes()).collect(),
             (Host::F32(x), DType::Bf16) => x.iter().flat_map(|&x| half::bf16::from_f32(x).to_ne_bytes()).collect(),

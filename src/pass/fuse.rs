@@ -1,5 +1,5 @@
 //! Fusion: neighbouring rows become a field of their producer. It runs after `grad`, over both halves, and never makes a
-//! new op, so gradient rules see plain rows only. Each rule is exact algebra up to the order of rounding.
+//! new op, so gradient rules see plain rows only. Each rule is exact algebra up to the order of rounding. The last three are in `epilogue.rs`.
 //!
 //! | field | rows that it swallows |
 //! | --- | --- |
@@ -8,11 +8,16 @@
 //! | `Conv2d.act`, `ScaleShift.act` | `activation` after either |
 //! | `ScaleShiftSums.act`, `ScaleShiftDx.act` | `activation_dx` before them, by recomputing the sign of `x * scale + shift` |
 //! | `pre` of convolutions and of their filter gradients | `scale_shift` before them, if nothing else reads its result |
+//! | `Conv2d.depthwise` of a 1x1 window | `depthwise` before it, and a ReLU before that, if nothing else reads their results |
 //! | `Conv2dDx.past` of a 1x1 window | `scale_shift_sums` and `scale_shift_dx` after it, if nothing else reads its result |
 //! | `ScaleShiftDx.stats` | `channel_stats_dx` whose result is added to its own |
+//! | `Conv2dDx.mask` | `activation_dx` of its result, if nothing else reads that |
+//! | `Conv2dDx.sums` | `scale_shift_sums` of its result, and the mask of the `scale_shift_dx` that reads it too |
+//! | `Conv2d.stats` | `channel_stats` of its result |
 
 use super::group::group;
-use crate::base::Val;
+use crate::base::{DType, Val};
+use crate::device::Fusible;
 use crate::error::Result;
 use crate::ir::{Graph, Node, Role, check};
 use crate::ops::activation::Act;
@@ -35,16 +40,62 @@ pub struct Fusions {
     pub pre: bool,
     /// The gradient of a `scale_shift` into the 1x1 convolution's input gradient before it.
     pub past: bool,
+    /// A depthwise convolution into the 1x1 convolution after it, if nothing else reads its result.
+    pub depthwise: bool,
+    /// `activation_dx` into the input gradient before it.
+    pub mask_out: bool,
+    /// The sums of a `scale_shift`'s gradient into the input gradient before them.
+    pub sums_out: bool,
+    /// `channel_stats` into the convolution before it.
+    pub stats_out: bool,
     /// Average pools and 1x1 convolutions change places, see `commute.rs`.
     pub pools: bool,
 }
 
 impl Fusions {
     /// Every rule.
-    pub const ALL: Fusions = Fusions { scale: true, bias: true, act: true, stats: true, group: true, pre: true, past: true, pools: true };
+    pub const ALL: Fusions = Fusions {
+        scale: true,
+        bias: true,
+        act: true,
+        stats: true,
+        group: true,
+        pre: true,
+        past: true,
+        depthwise: true,
+        mask_out: true,
+        sums_out: true,
+        stats_out: true,
+        pools: true,
+    };
     /// No rule: every row as the model wrote it.
-    pub const NONE: Fusions =
-        Fusions { scale: false, bias: false, act: false, stats: false, group: false, pre: false, past: false, pools: false };
+    pub const NONE: Fusions = Fusions {
+        scale: false,
+        bias: false,
+        act: false,
+        stats: false,
+        group: false,
+        pre: false,
+        past: false,
+        depthwise: false,
+        mask_out: false,
+        sums_out: false,
+        stats_out: false,
+        pools: false,
+    };
+
+    /// These rules, without those whose fields a device does not run.
+    pub fn within(self, able: Fusible) -> Fusions {
+        Fusions {
+            pre: self.pre && able.inputs,
+            past: self.past && able.inputs,
+            depthwise: self.depthwise && able.inputs,
+            mask_out: self.mask_out && able.gradients,
+            sums_out: self.sums_out && able.gradients,
+            stats_out: self.stats_out && able.stats,
+            ..self
+        }
+    }
 }
 
 /// Applies the rules, drops rows that nothing needs any more, and checks the result.
@@ -61,7 +112,11 @@ pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
         (fusions.act, Fuser::act_into_gradient),
         (fusions.stats, Fuser::stats_into_gradient),
         (fusions.past, Fuser::scale_gradient_into_conv),
+        (fusions.mask_out, Fuser::mask_into_conv),
+        (fusions.sums_out, Fuser::sums_into_conv),
+        (fusions.stats_out, Fuser::stats_into_conv),
         (fusions.pre, Fuser::scale_into_readers),
+        (fusions.depthwise, Fuser::depthwise_into_conv),
     ] {
         if on {
             rule(&mut f);
@@ -103,9 +158,19 @@ impl Fuser {
         Some((row, self.rows[row].as_ref()?))
     }
 
+    /// Whether rows alone read `v`, and the host does not.
+    pub(super) fn is_private(&self, v: Val) -> bool {
+        self.graph.role(v) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != v)
+    }
+
     /// Whether `row` alone reads `v`, and the host does not.
     pub(super) fn only_reader(&self, v: Val, row: usize) -> bool {
-        self.readers[v.index()] == [row] && self.graph.role(v) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != v)
+        self.readers[v.index()] == [row] && self.is_private(v)
+    }
+
+    /// Whether `v` is there when `row` runs.
+    pub(super) fn is_made_before(&self, v: Val, row: usize) -> bool {
+        self.makers[v.index()].is_none_or(|maker| maker < row)
     }
 
     /// Takes a row out; its inputs lose a reader.
@@ -228,9 +293,8 @@ impl Fuser {
             let node = self.rows[row].as_ref().expect("picked above");
             let (Op::Conv2dDx(conv), da) = (&node.op, node.outs[0]) else { continue };
             let pointwise = conv.window.on(conv.input[0], conv.input[1]).is_ok_and(|g| g.is_pointwise());
-            let private = self.graph.role(da) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != da);
             let &[first, second] = &self.readers[da.index()][..] else { continue };
-            if !pointwise || !private || conv.past.is_some() {
+            if !pointwise || !self.is_private(da) || conv.is_fused() {
                 continue;
             }
             let reader = |row: usize| self.rows[row].as_ref().expect("a reader is in place");
@@ -261,8 +325,7 @@ impl Fuser {
                 let reader = self.rows[r].as_ref().expect("a reader is in place");
                 reader.ins[0] == y && !reader.ins[1..].contains(&y) && with_pre(&reader.op, act).is_some()
             };
-            let read_by_host = self.graph.role(y) != Role::Temp || self.graph.outputs.iter().any(|&(_, o)| o == y);
-            if read_by_host || readers.is_empty() || !readers.iter().all(normalises) {
+            if !self.is_private(y) || readers.is_empty() || !readers.iter().all(normalises) {
                 continue;
             }
             for reader in readers {
@@ -273,6 +336,39 @@ impl Fuser {
                 self.put(reader, node);
             }
             self.take(row);
+        }
+    }
+
+    /// `y = conv(depthwise(x))`, 1x1 after 3x3, and perhaps a ReLU before, where nothing else reads what lies between: not for training,
+    /// where the gradient of the 1x1 filter does.
+    fn depthwise_into_conv(&mut self) {
+        for row in self.rows_of(|op| matches!(op, Op::Conv2d(_))) {
+            let node = self.rows[row].as_ref().expect("picked above");
+            let (Op::Conv2d(conv), between) = (&node.op, node.ins[0]) else { continue };
+            let Some((filter_row, Node { op: Op::Depthwise(Depthwise { window, pre: None }), ins, .. })) = self.maker(between) else {
+                continue;
+            };
+            let ([x, filter], in_floats) = ([ins[0], ins[1]], self.graph.ty(between).dtype != DType::Bf16);
+            if !in_floats || !conv.can_follow(window) || !self.only_reader(between, row) {
+                continue;
+            }
+            let (source, act) = match self.maker(x) {
+                Some((relu_row, Node { op: Op::Activation(Activation { act: Act::Relu }), ins, .. }))
+                    if self.only_reader(x, filter_row) =>
+                {
+                    let source = ins[0];
+                    self.take(relu_row);
+                    (source, Act::Relu)
+                }
+                _ => (x, Act::Linear),
+            };
+            let mut node = self.take(row);
+            let Op::Conv2d(conv) = &mut node.op else { unreachable!("picked above") };
+            conv.depthwise = Some(act);
+            self.take(filter_row);
+            node.ins[0] = source;
+            node.ins.push(filter);
+            self.put(row, node);
         }
     }
 
@@ -316,7 +412,7 @@ impl Fuser {
 fn with_pre(op: &Op, act: Act) -> Option<Op> {
     let pre = Some(act);
     match op {
-        Op::Conv2d(conv) if conv.pre.is_none() => Some(Conv2d { pre, ..conv.clone() }.into()),
+        Op::Conv2d(conv) if conv.pre.is_none() && conv.depthwise.is_none() => Some(Conv2d { pre, ..conv.clone() }.into()),
         Op::Conv2dDw(conv) if conv.pre.is_none() => Some(Conv2dDw { pre, ..conv.clone() }.into()),
         Op::Depthwise(conv) if conv.pre.is_none() => Some(Depthwise { pre, ..conv.clone() }.into()),
         Op::DepthwiseDw(conv) if conv.pre.is_none() => Some(DepthwiseDw { pre, ..conv.clone() }.into()),

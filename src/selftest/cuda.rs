@@ -1,7 +1,7 @@
 //! The op table on CUDA kernels.
 
 use super::run::{self, Fault, How, Layout};
-use super::{Report, Row, equal, faults, network};
+use super::{Report, Row, equal, faults, inputs, network};
 use crate::base::Precision;
 use crate::device::Device;
 use crate::device::cpu::Cpu;
@@ -27,8 +27,12 @@ const WAYS: [How; 6] = {
     ]
 };
 
-/// How the emulated driver runs kernels: the last one without checks, for what is asked of bits alone.
-const MANNERS: [Manner; 3] = [Manner::CHECKED, Manner::CHECKED_OTHERWISE, Manner::FAST];
+/// How the emulated driver runs kernels: the last two without checks, for what is asked of bits alone, on many multiprocessors and on one.
+const MANNERS: [Manner; 4] = [Manner::CHECKED, Manner::CHECKED_OTHERWISE, Manner::FAST, Manner { processors: 1, ..Manner::FAST }];
+
+/// Bytes of an input that is sent ahead: emulated, and on a GPU, where it should take a while.
+const MESSAGE: usize = 70_001;
+const LARGE_MESSAGE: usize = 8 << 20;
 
 /// Runs cases on the emulated driver, on all cores.
 pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
@@ -38,14 +42,20 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
     let check = |case: &Case, devices: &[Cuda]| {
         let mut rows = Vec::new();
         for how in WAYS {
-            for device in devices {
+            let [checked, otherwise, many, one] = devices else { unreachable!("a device for each manner") };
+            for device in [checked, otherwise, many] {
                 rows.extend(run::check(case, device, how, Fault::None)?);
             }
-            rows.extend(equal::check(case, &devices[devices.len() - 1], how)?);
+            rows.extend(equal::check(case, many, how)?);
+            rows.extend(equal::across(case, "on one multiprocessor and on many", [many, one], how)?);
         }
         Ok(rows)
     };
-    let mut report = report("emulated".into(), each(cases, progress, &check)?);
+    let mut rows = each(cases, progress, &check)?;
+    for manner in MANNERS {
+        rows.extend(inputs::check(&open(manner)?, MESSAGE)?);
+    }
+    let mut report = report("emulated".into(), rows);
     let (kernels, mut missed) = faults::run()?;
     let (results, others) = spoilt_results(cases)?;
     missed.extend(others);
@@ -73,7 +83,8 @@ fn spoilt_results(cases: &[Case]) -> Result<(usize, Vec<Row>)> {
 
 /// Runs cases on the first GPU.
 pub fn gpu(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Report> {
-    let (device, mut rows) = (gpu::open(0)?, Vec::new());
+    let device = gpu::open(0)?;
+    let mut rows = inputs::check(&device, LARGE_MESSAGE)?;
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
         rows.extend(whole_network(gpu::open(0), precision));
     }

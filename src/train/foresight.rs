@@ -9,7 +9,8 @@ use crate::ops::Backend;
 use crate::report::bytes as size_of;
 
 /// What a run's programs will hold at most, in bytes. They share their arenas, each as large as the largest program wants it:
-/// steps of one or several batches of `batch` images, in every phase of the run, and forward passes.
+/// steps of one or several batches of `batch` images, in every phase of the run, and forward passes. On a device with memory of its
+/// own, the next batch is on its way there meanwhile.
 fn planned<D: Backend>(trainer: &Trainer<D>, settings: &Settings, batch: usize, several: bool, validation: usize) -> Result<usize> {
     // Features of a frozen backbone are computed in batches of training, for all images; otherwise validation has its own.
     let forward = if trainer.keeps_features() { batch } else { settings.val_batch_size.min(validation.max(1)) };
@@ -18,7 +19,9 @@ fn planned<D: Backend>(trainer: &Trainer<D>, settings: &Settings, batch: usize, 
         let bytes = trainer.planned(&freeze, batch, several)?;
         most.iter_mut().zip(bytes).for_each(|(most, bytes)| *most = bytes.max(*most));
     }
-    Ok(most.iter().sum())
+    let apart = trainer.session.device().apart().is_some();
+    let ahead = if apart { batch.max(forward) * settings.images().image_len() * trainer.session.device().float().size() } else { 0 };
+    Ok(most.iter().sum::<usize>() + ahead)
 }
 
 /// Refuses a batch whose plan exceeds `available` bytes; returns the planned ones. `images` are all that are trained on, and all

@@ -1,6 +1,6 @@
 //! Forward passes over many images: validation, `evaluate`, `predict`, cached features.
 
-use crate::data::batches::Batches;
+use super::features::Feed;
 use crate::data::dataset::Dataset;
 use crate::device::Arena;
 use crate::error::Result;
@@ -108,16 +108,17 @@ impl<D: Backend> Inference<D> {
         watch: Watch,
     ) -> Result<Vec<f64>> {
         let (mut rows, mut done) = (Vec::new(), 0);
-        let mut batches = Batches::new(data.clone(), indices.to_vec(), batch)?;
-        while let Some(batch) = batches.next() {
-            let program = self.program(session.device(), batch.len())?;
+        let mut feed = Feed::unchanged(session, data, indices.to_vec(), batch)?;
+        while let Some(batch) = feed.next() {
+            let images = batch.labels().len();
+            let program = self.program(session.device(), images)?;
             session.reserve(program)?;
-            session.set(program, "pixels", &batch.pixels[..])?;
-            session.attempt(program, watch.go_on, |_, _| Ok(true))?;
+            session.feed(program, "pixels", batch.input())?;
+            session.attempt(program, watch.go_on, |session, _| feed.send_ahead(session).map(|()| true))?;
             rows.extend(session.get(program, name)?);
-            done += batch.len();
+            done += images;
             (watch.progress)(done)?;
-            batches.reuse(batch);
+            feed.reuse(batch);
         }
         Ok(rows)
     }

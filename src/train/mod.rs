@@ -24,6 +24,7 @@ mod pace;
 pub mod position;
 pub mod record;
 pub mod report;
+mod resident;
 pub mod resume;
 pub mod run;
 pub mod schedule;

@@ -6,7 +6,7 @@ use crate::data::dataset::Options;
 use crate::error::{Error, Result};
 use crate::exec::Session;
 use crate::metrics::softmax;
-use crate::models::Spec;
+use crate::models::{Freeze, Spec};
 use crate::ops::Backend;
 use crate::weights::{Metadata, ModelFile, Request, Source};
 
@@ -73,6 +73,8 @@ impl<D: Backend> Opened<D> {
                 .at(file.tensors().path().display())
                 .advise("`defrost train DATA --weights FILE` trains a head on it"));
         }
+        // Nothing is trained here: weights are packed once and kept.
+        let spec = &Spec { freeze: Freeze::All, ..spec.clone() };
         let (mut session, mut inference) = (Session::new(device)?, Inference::new(spec));
         let program = inference.program(session.device(), batch)?;
         let classes = file.class_names();

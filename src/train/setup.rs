@@ -7,6 +7,7 @@ use super::events::{Event, Listener, patient};
 use super::features::{Features, Feed};
 use super::folder::Folder;
 use super::foresight;
+use super::resident;
 use super::resume::same_data;
 use super::settings::Settings;
 use super::state::Saved;
@@ -41,6 +42,8 @@ pub struct Setup<'a, D: Backend> {
     pub features_seconds: f64,
     /// Where the weights are from, as a sentence.
     weights: String,
+    /// Where the pixels are, as a line; `None` on a device that shares the host's memory.
+    pixels: Option<String>,
     /// The planned peak memory, in bytes.
     planned: usize,
 }
@@ -104,7 +107,10 @@ impl<'a, D: Backend> Setup<'a, D> {
                 format!("as they were after {} steps", saved.state.position.steps())
             }
         };
-        Ok(Setup { settings, listener, data, split, groups, report, trainer, features: None, features_seconds: 0.0, weights, planned })
+        let left = available.map_or(0, |available| available.saturating_sub(planned as u64));
+        let pixels = resident::keep(&mut trainer.session, &data, settings, left)?;
+        let (features, features_seconds) = (None, 0.0);
+        Ok(Setup { settings, listener, data, split, groups, report, trainer, features, features_seconds, weights, pixels, planned })
     }
 
     /// Makes ready for an epoch: what stands still in it, and the features where they are kept.
@@ -146,6 +152,9 @@ impl<'a, D: Backend> Setup<'a, D> {
             weights: &self.weights,
             device: &trainer.session.device().describe(),
         })?;
+        if let Some(pixels) = &self.pixels {
+            self.listener.on(Event::Note(pixels))?;
+        }
         if settings.class_weight != "none" {
             let pairs = self.data.classes.iter().zip(&trainer.class_weights).map(|(class, w)| format!("{class} {w:.4}"));
             let line = format!("class weights: {}", pairs.collect::<Vec<_>>().join(", "));
@@ -163,14 +172,19 @@ impl<'a, D: Backend> Setup<'a, D> {
     /// # Errors
     /// When no thread can be had.
     pub fn feed(&self, epoch: usize, batches: usize) -> Result<(Feed, usize)> {
-        let Setup { settings, data, split, features, .. } = self;
+        let Setup { settings, data, split, trainer, features, .. } = self;
         let mut order: Vec<usize> = match settings.shuffle {
             true => epoch_order(split.train.len(), settings.seed, epoch as u32).into_iter().map(|i| split.train[i]).collect(),
             false => split.train.clone(),
         };
         order.drain(..(batches * settings.batch_size).min(order.len()));
         let left = order.len();
-        Ok((Feed::new(data, features.as_ref(), order, settings.batch_size, settings.augmentation(epoch))?, left))
+        let feed = match (features, settings.augmentation(epoch)) {
+            (Some(features), _) => Feed::features(features, data, order, settings.batch_size),
+            (None, None) => Feed::unchanged(&trainer.session, data, order, settings.batch_size)?,
+            (None, changes) => Feed::pixels(data, order, settings.batch_size, changes)?,
+        };
+        Ok((feed, left))
     }
 
     /// One step on the next `images` of an epoch, in as many batches as they make.
@@ -184,7 +198,8 @@ impl<'a, D: Backend> Setup<'a, D> {
         while took.indices.len() < images {
             let batch = feed.next().ok_or_else(|| Error::internal("the epoch ends in the middle of a step"))?;
             let part = Part { of: images, first: took.batches == 0, last: took.indices.len() + batch.labels().len() == images };
-            let found = trainer.step(batch.input(), batch.labels(), part, lr, &go_on)?;
+            let send = |session: &mut _| feed.send_ahead(session);
+            let found = trainer.step_while(batch.input(), batch.labels(), part, lr, &go_on, send)?;
             if !found.is_finite() {
                 return Ok(Took { loss: f64::NAN, refused: Some(Refused { batch, part, found }), ..took });
             }

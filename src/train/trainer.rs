@@ -8,7 +8,7 @@ use crate::base::Precision;
 use crate::data::dataset::Dataset;
 use crate::device::Arena;
 use crate::error::{Error, Result};
-use crate::exec::{Host, Passes, Program, Session};
+use crate::exec::{Input, Passes, Program, Session};
 use crate::metrics::argmax;
 use crate::models::{Freeze, Model, Spec};
 use crate::ops::Backend;
@@ -241,7 +241,23 @@ impl<D: Backend> Trainer<D> {
     ///
     /// # Errors
     /// When memory is short, or the step was put an end to.
-    pub fn step(&mut self, x: Host<'_>, labels: &[usize], part: Part, lr: f64, go_on: &dyn Fn() -> bool) -> Result<StepResult> {
+    pub fn step(&mut self, x: Input<'_>, labels: &[usize], part: Part, lr: f64, go_on: &dyn Fn() -> bool) -> Result<StepResult> {
+        self.step_while(x, labels, part, lr, go_on, |_| Ok(()))
+    }
+
+    /// As [`Trainer::step`]; `meanwhile` is called once the device has been told to compute.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`], and those of `meanwhile`, after which nothing has changed either.
+    pub fn step_while(
+        &mut self,
+        x: Input<'_>,
+        labels: &[usize],
+        part: Part,
+        lr: f64,
+        go_on: &dyn Fn() -> bool,
+        meanwhile: impl FnOnce(&mut Session<D>) -> Result<()>,
+    ) -> Result<StepResult> {
         if part.first && !part.last {
             let (session, program) = self.weights()?;
             self.undo = Some(session.bytes(program, Arena::State)?);
@@ -249,8 +265,9 @@ impl<D: Backend> Trainer<D> {
         let (session, program) = self.feed(x, labels, part, lr)?;
         let mut found = StepResult { loss: f64::NAN, gradient: f64::NAN, correct: 0 };
         let accepted = session.attempt(program, go_on, |session, program| {
-            (found.loss, found.gradient) = (session.get(program, "loss")?[0], session.get(program, "largest")?[0]);
-            let probabilities = session.get(program, "probabilities")?;
+            meanwhile(session)?;
+            let [loss, largest, probabilities] = session.get_all(program, ["loss", "largest", "probabilities"])?;
+            (found.loss, found.gradient) = (loss[0], largest[0]);
             let rows = probabilities.chunks(probabilities.len() / labels.len()).zip(labels);
             found.correct = rows.filter(|(p, label)| argmax(p) == **label).count();
             Ok(found.is_finite())
@@ -264,7 +281,7 @@ impl<D: Backend> Trainer<D> {
     }
 
     /// Puts a batch where the program for it reads it.
-    pub(super) fn feed(&mut self, x: Host<'_>, labels: &[usize], part: Part, lr: f64) -> Result<(&mut Session<D>, &mut Program<D>)> {
+    pub(super) fn feed(&mut self, x: Input<'_>, labels: &[usize], part: Part, lr: f64) -> Result<(&mut Session<D>, &mut Program<D>)> {
         let (n, classes) = (labels.len(), self.spec.classes);
         let input = if self.keeps_features() { "features" } else { "pixels" };
         let mut targets = vec![0f32; n * classes];
@@ -280,7 +297,7 @@ impl<D: Backend> Trainer<D> {
         if part.last {
             session.set(program, "knobs", &knobs[..])?;
         }
-        session.set(program, input, x)?;
+        session.feed(program, input, x)?;
         session.set(program, "weights", &weights[..])?;
         session.set(program, "targets", &targets[..])?;
         Ok((session, program))

@@ -40,13 +40,13 @@ pub fn imagenet(backbone: &str) -> Result<ModelFile> {
     }
     let by_hand = official().remove(backbone).map(|o| by_hand(&o.url)).unwrap_or_default();
     let what = format!("the ImageNet weights of {backbone} are not at {}", path.display());
-    Err(Error::input(what).advise(format!("`defrost weights fetch {backbone}` brings them; without a network, {by_hand}")))
+    Err(Error::input(what).advise(format!("`defrost weights fetch {backbone}` brings them; without a network, first {by_hand}")))
 }
 
-/// How to do without a download, as the end of a sentence.
+/// How to do without a download: what `weights fetch` looks for before it asks the network.
 pub fn by_hand(url: &str) -> String {
     let there = keras_folder().map_or("~/.keras/models".into(), |folder| folder.display().to_string());
-    format!("put {url} into {there} by hand and run the same command")
+    format!("put {url} into {there} by hand")
 }
 
 fn set(name: &str) -> Option<OsString> {

@@ -219,7 +219,10 @@ fn explain(bytes: &[u8], error: SafeTensorError) -> Error {
         return Error::input("is an HDF5 file (Keras .h5), expected a safetensors model").advise(import);
     }
     if bytes.starts_with(b"PK\x03\x04") {
-        return Error::input("is a zip archive (perhaps .keras), expected a safetensors model").advise(import);
+        let pickle = bytes.windows(9).take(4096).any(|w| w == b"/data.pkl");
+        let what = if pickle { "a PyTorch pickle" } else { "a zip archive (perhaps .keras)" };
+        let advice = if pickle { "`defrost import FILE --out MODEL` says how to convert it" } else { import };
+        return Error::input(format!("is {what}, expected a safetensors model")).advise(advice);
     }
     match error {
         SafeTensorError::MetadataIncompleteBuffer => wrong_length(bytes),

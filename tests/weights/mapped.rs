@@ -4,7 +4,6 @@
 use super::Folder;
 use defrost::base::DType;
 use defrost::device::cpu::Cpu;
-use defrost::exec::Host;
 use defrost::models::{Backbone, Purpose, Spec};
 use defrost::ops::Sgd;
 use defrost::train::trainer::Part;
@@ -109,7 +108,7 @@ fn training_copies_the_pages_that_it_changes() {
     let started = smaps("self", &path);
 
     let pixels: Vec<f32> = (0..2 * 32 * 32 * 3).map(|i| (i * i % 251) as f32).collect();
-    let found = trainer.step(Host::F32(&pixels), &[0, 2], Part::whole(2), 1e-3, &|| true).unwrap();
+    let found = trainer.step((&pixels[..]).into(), &[0, 2], Part::whole(2), 1e-3, &|| true).unwrap();
     assert!(found.is_finite());
     assert!(std::fs::read(&path).unwrap() == before, "nothing flows back");
     let (session, program) = trainer.weights().unwrap();

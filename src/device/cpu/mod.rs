@@ -12,7 +12,7 @@ pub mod simd;
 pub mod tile;
 pub mod view;
 
-use super::{Call, Device};
+use super::{Call, Device, Fusible};
 use crate::base::{DType, Precision};
 use crate::error::{Error, Result};
 pub use pool::Pool;
@@ -70,8 +70,8 @@ impl Device for Cpu {
         format!("cpu ({}, {n} thread{}{exact})", self.isa, if n == 1 { "" } else { "s" })
     }
 
-    fn normalises_inputs(&self) -> bool {
-        true
+    fn fuses(&self) -> Fusible {
+        Fusible { inputs: true, ..Fusible::default() }
     }
 
     fn float(&self) -> DType {

@@ -97,7 +97,8 @@ impl Launch {
 /// A recorded list of launches.
 pub type Recording = Box<dyn Any>;
 
-/// What a machine with CUDA kernels can do. Launches and copies happen in the order in which they were asked for.
+/// What a machine with CUDA kernels can do. Launches and copies happen in the order in which they were asked for; sends do so among
+/// themselves.
 pub trait Driver {
     /// What a person calls it: `cuda:0 (NVIDIA H200)`.
     fn describe(&self) -> String;
@@ -138,11 +139,36 @@ pub trait Driver {
     /// When the device has failed.
     fn upload(&self, to: DevicePtr, bytes: &[u8]) -> Result<()>;
 
-    /// Waits for the launches before, and copies bytes from the device.
+    /// Waits for the launches before, and copies pieces of the device's memory, each from its address.
     ///
     /// # Errors
     /// When the device, or a launch before, has failed.
-    fn download(&self, from: DevicePtr, bytes: &mut [u8]) -> Result<()>;
+    fn download(&self, pieces: &mut [(DevicePtr, &mut [u8])]) -> Result<()>;
+
+    /// Copies bytes within the device.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    fn copy(&self, from: DevicePtr, to: DevicePtr, bytes: usize) -> Result<()>;
+
+    /// Copies bytes to the device in a lane of its own, beside what is launched and copied otherwise: after earlier sends, and in
+    /// no other order than that of [`Driver::join`] and [`Driver::hold`]. Returns once `bytes` has been read.
+    ///
+    /// # Errors
+    /// When the device has failed, or (emulated) when something launched or copied before may still use what lies there.
+    fn send(&self, to: DevicePtr, bytes: &[u8]) -> Result<()>;
+
+    /// Lets what is launched and copied from here on wait for all that was sent.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    fn join(&self) -> Result<()>;
+
+    /// Lets what is sent from here on wait for all that was launched and copied.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    fn hold(&self) -> Result<()>;
 
     /// Launches a kernel; while recording, notes it instead.
     ///

@@ -1,20 +1,23 @@
 //! NVIDIA GPUs: hand-written kernels in `kernels/*.cu`, launched through a small [`Driver`].
 //!
 //! Reading order: [`driver`] (what is asked of a machine), [`kernel`] (typed launches), then the two machines: [`gpu`] and
-//! [`emulated`], which runs the same kernels on the processor for the tests. All work goes into one stream, so a launch sees
-//! what the launches before it wrote. A launch cannot fail where it is asked for; the first failure is kept, nothing is
-//! launched after it, and [`Device::sync`] tells it.
+//! [`emulated`], which runs the same kernels on the processor for the tests. All launches go into one stream, so a launch sees
+//! what the launches before it wrote; what is sent ahead travels in another ([`apart`]). A launch cannot fail where it is asked
+//! for; the first failure is kept, nothing is launched after it, and [`Device::sync`] tells it.
 
+pub mod apart;
 pub mod columns;
 pub mod driver;
 pub mod embedded;
 pub mod emulated;
+pub mod epilogue;
 pub mod gpu;
 pub mod kernel;
 pub mod sheet;
 pub mod window;
 
-use super::{Arena, Call, Device, Operand, Write};
+use super::apart::Apart;
+use super::{Arena, Call, Device, Fusible, Operand, Write};
 use crate::base::{DType, Precision};
 use crate::error::{Error, Result};
 pub use driver::{DevicePtr, Driver, Grid, Launch, Region};
@@ -78,6 +81,26 @@ impl Cuda {
             *failed = what(&*self.driver).err();
         }
     }
+
+    /// Launches a kernel on `grid` blocks of `block` threads with `shared` bytes of dynamic shared memory; a driver that checks asks
+    /// for the regions that it may touch. What goes wrong is told by [`Device::sync`].
+    pub fn launch<A: Arguments>(
+        &self,
+        kernel: Kernel<A>,
+        grid: impl Into<Grid>,
+        block: u32,
+        shared: usize,
+        regions: impl FnOnce() -> Vec<Region>,
+        arguments: A,
+    ) {
+        let (mut words, mut starts) = (Vec::new(), Vec::new());
+        arguments.pack(&mut words, &mut starts);
+        let regions = if self.driver.checks() { regions() } else { Vec::new() };
+        let Kernel { name, file, signature, .. } = kernel;
+        let (grid, shared) = (grid.into(), u32::try_from(shared).unwrap_or(u32::MAX));
+        let launch = Launch { kernel: name, file, signature, grid, block, shared, words, starts, regions };
+        self.attempt(|driver| driver.launch(launch));
+    }
 }
 
 impl Device for Cuda {
@@ -94,6 +117,10 @@ impl Device for Cuda {
 
     fn stores_half(&self) -> bool {
         true
+    }
+
+    fn fuses(&self) -> Fusible {
+        Fusible { stats: true, gradients: true, ..Fusible::default() }
     }
 
     fn precisions(&self) -> &'static [Precision] {
@@ -115,13 +142,25 @@ impl Device for Cuda {
     }
 
     fn read(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) {
-        assert!(offset + bytes.len() <= memory.bytes, "a read past the end of an arena");
-        self.attempt(|driver| driver.download(memory.start.offset(offset), bytes));
+        self.read_all(&mut [(memory, offset, bytes)]);
+    }
+
+    fn read_all(&self, pieces: &mut [(&Memory, usize, &mut [u8])]) {
+        let mut places = Vec::with_capacity(pieces.len());
+        for (memory, offset, bytes) in pieces {
+            assert!(*offset + bytes.len() <= memory.bytes, "a read past the end of an arena");
+            places.push((memory.start.offset(*offset), &mut **bytes));
+        }
+        self.attempt(|driver| driver.download(&mut places));
     }
 
     fn sync(&self) -> Result<()> {
         self.attempt(|driver| driver.sync());
         self.failed.borrow_mut().take().map_or(Ok(()), Err)
+    }
+
+    fn apart(&self) -> Option<&dyn Apart<Memory>> {
+        Some(self)
     }
 
     fn free_memory(&self) -> Option<u64> {
@@ -229,16 +268,9 @@ impl Call<'_, Cuda> {
         }
     }
 
-    /// Launches a kernel on `grid` blocks of `block` threads with `shared` bytes of dynamic shared memory. What goes wrong is
-    /// told by [`Device::sync`].
+    /// As [`Cuda::launch`]; the launch may touch what the call names.
     pub fn launch<A: Arguments>(&self, kernel: Kernel<A>, grid: impl Into<Grid>, block: u32, shared: usize, arguments: A) {
-        let (mut words, mut starts) = (Vec::new(), Vec::new());
-        arguments.pack(&mut words, &mut starts);
-        let regions = if self.device.driver.checks() { self.regions() } else { Vec::new() };
-        let Kernel { name, file, signature, .. } = kernel;
-        let (grid, shared) = (grid.into(), u32::try_from(shared).unwrap_or(u32::MAX));
-        let launch = Launch { kernel: name, file, signature, grid, block, shared, words, starts, regions };
-        self.device.attempt(|driver| driver.launch(launch));
+        self.device.launch(kernel, grid, block, shared, || self.regions(), arguments);
     }
 
     /// Everything the call may touch.

@@ -7,7 +7,7 @@ use super::super::spec::Spec;
 use crate::base::{Shape, Val};
 use crate::error::{Error, Result};
 use crate::weights::keras::{Found, Layer, Layers};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A layer of the network that has weights: parameters, then moving statistics, as Keras lists them.
 pub struct Slot<'m> {
@@ -50,7 +50,7 @@ pub fn choose(found: &Found, wanted: Option<Backbone>) -> Result<Model> {
     let count = all(&found.layers).count();
     let nearest = match arrange(found, &model) {
         Err(difference) if shares[best] > 0.0 => format!("; it is nearest to {}, and there: {difference}", model.spec.backbone),
-        _ => String::new(),
+        _ => all(&found.layers).next().map_or(String::new(), |l| format!("; the first of them is {} ({})", l.name, shapes(l))),
     };
     Err(Error::input(format!("holds another network: its {count} layers with weights are those of none of {networks}{nearest}")))
 }
@@ -115,7 +115,7 @@ pub fn arrange<'l, 'f, 'a>(found: &'l Found<'f, 'a>, body: &Model) -> Result<Arr
             }
         }
     }
-    let notes = misnumbered(&layers, &slots).into_iter().collect();
+    let notes = misplaced(&layers, &slots).into_iter().collect();
     Ok((layers, rest, notes))
 }
 
@@ -206,9 +206,20 @@ fn first_difference(layers: &[&Layer], rest: &[&Layer], slots: &[Slot], backbone
             _ => i > 0,
         })
     };
-    if let Some(name) = missing_name(layers, slots) {
-        let what = format!("the file has no such layer; in its place stands {} ({})", layer.name, shapes(layer));
-        return Some(Error::input(what).at(name));
+    match by_names(layers, rest, slots) {
+        Some(Named::Missing(name)) => {
+            let what = format!("the file has no such layer; in its place stands {} ({})", layer.name, shapes(layer));
+            return Some(Error::input(what).at(name));
+        }
+        Some(Named::Foreign(layer)) => {
+            let (ours, theirs) = (slots.len(), layers.iter().chain(rest).filter(|l| !is_dense(l)).count());
+            let what = format!(
+                "is a layer with weights ({}) too many: {backbone} has {ours} and none of this name, the file has {theirs}",
+                shapes(layer)
+            );
+            return Some(Error::input(what).at(&layer.name).advise("the file holds another network, or one that was changed"));
+        }
+        None => {}
     }
     if fit(k, k + 1) {
         let what =
@@ -227,12 +238,28 @@ fn first_difference(layers: &[&Layer], rest: &[&Layer], slots: &[Slot], backbone
     Some(Error::input(what).at(&layer.name))
 }
 
-/// A layer of the network that the file lacks by name, where the file's names are the network's.
-fn missing_name<'m>(layers: &[&Layer], slots: &[Slot<'m>]) -> Option<&'m str> {
-    let theirs: std::collections::HashSet<String> = layers.iter().map(|l| l.name.replace('/', "_")).collect();
-    let chosen: Vec<&str> = slots.iter().map(|s| &*s.layer.name).filter(|name| numbered(name).is_none()).collect();
-    let known = chosen.iter().filter(|name| theirs.contains(**name)).count();
-    if known < chosen.len() && known * 10 >= chosen.len() * 8 { chosen.into_iter().find(|name| !theirs.contains(*name)) } else { None }
+/// What the names tell.
+enum Named<'s, 'l, 'f, 'a> {
+    /// A layer of the network that the file has not.
+    Missing(&'s str),
+    /// A layer of the file that the network has not.
+    Foreign(&'l Layer<'f, 'a>),
+}
+
+/// The first difference in names, where the file's names are mostly the network's: for VGG19 taken for VGG16, `block3_conv4`.
+fn by_names<'s, 'l, 'f, 'a>(layers: &[&'l Layer<'f, 'a>], rest: &[&'l Layer<'f, 'a>], slots: &[Slot<'s>]) -> Option<Named<'s, 'l, 'f, 'a>> {
+    let plain = |layer: &Layer| layer.name.replace('/', "_");
+    let theirs: HashSet<String> = layers.iter().chain(rest).map(|l| plain(l)).collect();
+    let ours: Vec<&'s str> = slots.iter().map(|s| &*s.layer.name).filter(|name| numbered(name).is_none()).collect();
+    let known = ours.iter().filter(|name| theirs.contains(**name)).count();
+    if known * 10 < ours.len() * 8 || known == 0 {
+        return None;
+    }
+    if let Some(name) = ours.iter().find(|name| !theirs.contains(**name)) {
+        return Some(Named::Missing(name));
+    }
+    let foreign = |l: &&&Layer| !is_dense(l) && numbered(&l.name).is_none() && !ours.contains(&&*plain(l));
+    layers.iter().chain(rest).find(foreign).map(|l| Named::Foreign(l))
 }
 
 fn fits(layer: &Layer, slot: &Slot) -> bool {
@@ -255,17 +282,20 @@ fn contradicts<'n>(name: &'n str, part: &str) -> Option<&'n str> {
     (ROLES.contains(&role) && role != part).then_some(role)
 }
 
-/// Layers that nobody named carry the number of their creation, whose order is known. Another order in the file would
-/// exchange layers of one shape without notice.
-fn misnumbered(layers: &[&Layer], slots: &[Slot]) -> Option<String> {
+/// Layers whose names are the network's in another order, which would exchange layers of one shape without notice. Those that
+/// nobody named carry the number of their creation, whose order is known.
+fn misplaced(layers: &[&Layer], slots: &[Slot]) -> Option<String> {
     let theirs = ranks(layers.iter().map(|l| l.name.as_str()));
     let ours = ranks(slots.iter().map(|s| &*s.layer.name));
+    let names: HashSet<&(String, usize)> = ours.values().collect();
     let differ = |(layer, slot): &(&&Layer, &Slot)| {
-        numbered(&layer.name).is_some() && numbered(&slot.layer.name).is_some() && theirs[layer.name.as_str()] != ours[&*slot.layer.name]
+        let (found, expected) = (&theirs[layer.name.as_str()], &ours[&*slot.layer.name]);
+        let both = |are: fn(Option<(&str, usize)>) -> bool| are(numbered(&layer.name)) && are(numbered(&slot.layer.name));
+        found != expected && (both(|n| n.is_some()) || (both(|n| n.is_none()) && names.contains(found)))
     };
     let (layer, slot) = layers.iter().zip(slots).find(differ)?;
     Some(format!(
-        "the file's layers are numbered in another order than the network creates them ({} stands where {} belongs); they are taken in file order, as Keras does",
+        "the file's layers stand in another order than the network's ({} where {} belongs); they are taken in file order, as Keras does",
         layer.name, slot.layer.name
     ))
 }

@@ -220,9 +220,24 @@ fn save_model<'b>(out: &Path, metadata: &Metadata, model: &Model, bytes: impl Fn
     let order: Vec<(Val, Shape)> = graph.params.iter().chain(&graph.states).map(|&v| (v, graph.ty(v).shape)).collect();
     let mut entries = Vec::new();
     for (v, shape) in &order {
-        entries.push(Entry { name: graph.name(*v), shape: shape.dims(), bytes: bytes(*v)? });
+        let (name, bytes) = (graph.name(*v), bytes(*v)?);
+        believable(name, bytes).map_err(|e| e.at(name))?;
+        entries.push(Entry { name, shape: shape.dims(), bytes });
     }
     save(out, metadata, entries, DType::F32)
+}
+
+/// Whether a tensor of f32 can be one of a network that was trained: all numbers finite, no variance below zero.
+fn believable(name: &str, bytes: &[u8]) -> Result<()> {
+    let mut numbers = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+    let variance = name.ends_with("/moving_variance");
+    match numbers.clone().position(|x| !x.is_finite() || (variance && x < 0.0)) {
+        None => Ok(()),
+        Some(at) => {
+            let what = format!("element {at} is {}, which no trained network has here", numbers.nth(at).unwrap_or_default());
+            Err(Error::input(what).advise("the file is damaged, or its training had diverged when it was saved"))
+        }
+    }
 }
 
 /// Why class names do not fit a head.

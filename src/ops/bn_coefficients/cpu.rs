@@ -13,9 +13,10 @@ simd! {
     unsafe fn coefficients<V>(epsilon: f64, mean: &[f32], var: &[f32], gamma: Option<&[f32]>, beta: &[f32], scale: Dst, shift: Dst) {
         for c in 0..mean.len() {
             let gamma = gamma.map_or(1.0, |gamma| f64::from(gamma[c]));
-            let s = gamma / (f64::from(var[c]) + epsilon).sqrt();
-            put(scale.ptr().add(c), s as f32, scale.adds());
-            put(shift.ptr().add(c), (f64::from(beta[c]) - f64::from(mean[c]) * s) as f32, shift.adds());
+            let s = (gamma / (f64::from(var[c]) + epsilon).sqrt()) as f32;
+            put(scale.ptr().add(c), s, scale.adds());
+            // Of the rounded scale: what x is multiplied by, so that x = mean gives beta.
+            put(shift.ptr().add(c), (f64::from(beta[c]) - f64::from(mean[c]) * f64::from(s)) as f32, shift.adds());
         }
     }
 

@@ -4,7 +4,7 @@ use crate::base::Window;
 use crate::ops::activation::Act;
 
 /// Windows, images, pixels and channels of convolutions that normalise their input: every way in which kernels read it.
-pub(super) fn pre_shapes() -> [(Act, Window, usize, [usize; 2], usize, usize); 8] {
+pub(super) fn pre_shapes() -> [(Act, Window, usize, [usize; 2], usize, usize); 10] {
     [
         (Act::Relu, Window::same(3, 1), 2, [9, 6], 33, 40),
         (Act::Linear, Window::same(3, 1), 1, [6, 6], 16, 48),
@@ -13,7 +13,22 @@ pub(super) fn pre_shapes() -> [(Act, Window, usize, [usize; 2], usize, usize); 8
         (Act::Relu, Window::valid(3, 2), 2, [7, 9], 17, 20),
         (Act::Relu, Window::padded(7, 2, 3), 1, [9, 10], 3, 5),
         (Act::Sigmoid, Window::rect(1, 7), 1, [3, 9], 150, 5),
+        (Act::Relu, Window::rect(7, 1), 2, [9, 6], 33, 40),
+        (Act::Sigmoid, Window::rect(1, 7), 1, [3, 5], 20, 17),
         (Act::Sigmoid, Window::same(3, 1), 1, [8, 8], 18, 17),
+    ]
+}
+
+/// Activation before, whether a scale and bias follow, images and pixels, and channels of 1x1 convolutions behind a depthwise one:
+/// images of one row or column, blocks of several rows that end within an image, channels in whole vectors or not, few of them.
+pub(super) fn separable_shapes() -> [(Act, bool, [usize; 3], usize, usize); 6] {
+    [
+        (Act::Linear, false, [2, 5, 7], 33, 40),
+        (Act::Relu, true, [1, 9, 6], 48, 17),
+        (Act::Relu, false, [3, 4, 1], 5, 3),
+        (Act::Linear, true, [1, 1, 1], 16, 32),
+        (Act::Linear, true, [1, 1, 9], 70, 64),
+        (Act::Relu, true, [2, 19, 19], 728, 5),
     ]
 }
 
@@ -59,6 +74,9 @@ pub(super) fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
         (Window { kernel: [3, 3], stride: [1, 1], padding: pads(2, 0, 0, 1) }, 1, [8, 5], 16, 19),
         (Window { kernel: [3, 1], stride: [1, 2], padding: pads(3, 0, 0, 2) }, 1, [4, 5], 3, 5),
         (Window { kernel: [2, 3], stride: [3, 1], padding: pads(0, 1, 2, 0) }, 2, [8, 5], 5, 3),
+        (Window::rect(1, 7), 2, [4, 17], 33, 40),
+        (Window::rect(7, 1), 1, [10, 5], 16, 48),
+        (Window::rect(1, 7), 1, [2, 2], 20, 16),
         // Channels in whole vectors, and more results than a tile of a GPU has in each direction; then pixels for several splits of
         // a filter's gradient.
         (Window::same(3, 1), 2, [9, 8], 8, 104),

@@ -6,9 +6,9 @@
 //! convolution of `dy` with the kernel turned by 180 degrees. The kernel has shape `[kernel_h, kernel_w, channels, 1]`, as Keras
 //! stores it; a depth multiplier other than one is refused.
 
-mod cpu;
+pub(in crate::ops) mod cpu;
 pub mod cuda;
-mod naive;
+pub(in crate::ops) mod naive;
 
 use super::conv2d::parameter_gradient;
 use super::window::{pixels, shaped};

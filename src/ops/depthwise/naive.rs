@@ -1,5 +1,5 @@
 use super::{Depthwise, DepthwiseDw, DepthwiseDx, geom};
-use crate::base::Geom;
+use crate::base::{Geom, Window};
 use crate::device::Call;
 use crate::device::naive::{Array, Naive};
 use crate::ops::Run;
@@ -22,13 +22,20 @@ fn every_tap(geom: &Geom, images: usize, channels: usize, mut meet: impl FnMut(u
     }
 }
 
+/// `y = x * w`, channel by channel.
+pub(in crate::ops) fn filtered(window: &Window, x: &Array, w: &Array) -> Array {
+    let [images, height, width, channels] = x.four();
+    let geom = geom(window, height, width);
+    let [out_h, out_w] = geom.output;
+    let mut y = Array::zeros([images, out_h, out_w, channels]);
+    every_tap(&geom, images, channels, |o, i, t| y[o] += x[i] * w[t]);
+    y
+}
+
 impl Run<Naive> for Depthwise {
     fn run(&self, call: &Call<'_, Naive>) {
-        let (x, w) = (normalised(call, self.pre, 2), call.input(1));
-        let [images, height, width, channels] = x.four();
-        let mut y = Array::zeros(call.shape(0));
-        every_tap(&geom(&self.window, height, width), images, channels, |o, i, t| y[o] += x[i] * w[t]);
-        call.output(0, y);
+        let x = normalised(call, self.pre, 2);
+        call.output(0, filtered(&self.window, &x, &call.input(1)));
     }
 }
 

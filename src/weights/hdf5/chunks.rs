@@ -5,7 +5,7 @@ use super::bytes::Bytes;
 use super::filters::{Filter, undo};
 use super::types::count;
 use super::{File, damaged, unsupported};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Bytes of a chunk before compression: h5py makes them of some tens of KiB, `h5repack` by order.
 const LARGEST: u64 = 64 << 20;
@@ -66,7 +66,10 @@ impl Chunks {
         let all = bytes.zip(chunks).and_then(|(bytes, chunks)| bytes.checked_mul(chunks));
         let most = count(whole)?.saturating_mul(size as u64).saturating_mul(OVERHANG).saturating_add(1 << 20);
         if element != Some(size as u64) || shape.contains(&0) || bytes.is_none_or(|n| n > LARGEST) || all.is_none_or(|n| n > most) {
-            return Err(damaged(format!("chunks of shape {shape:?} and {element:?} bytes in data of shape {whole:?}")));
+            let element = element.unwrap_or_default();
+            return Err(Error::input(format!(
+                "has chunks of shape {shape:?}, elements of {element} bytes, in data of shape {whole:?}, which is refused"
+            )));
         }
         let index = if version == 3 { address.map(Index::Tree) } else { index(b, flags, bytes.unwrap_or(0))? };
         Ok(index.map(|index| Chunks { shape, filters, index }))

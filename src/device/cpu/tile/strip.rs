@@ -24,7 +24,7 @@ pub struct Strip {
     pub y: *mut f32,
     pub y_pixel: usize,
     pub cols: usize,
-    /// Start from what lies at `y` instead of from zero.
+    /// Add the sums to what lies at `y`.
     pub add: bool,
 }
 
@@ -35,11 +35,6 @@ unsafe fn body<V: Vector, P: Product<V>, const M: usize, const N: usize>(a: &Str
     unsafe {
         let last = a.cols - (N - 1) * V::N;
         let mut sums = [[V::zero(); 2]; 14];
-        if a.add {
-            unroll!(m < M, {
-                unroll!(n < N, { sums[m][n] = V::take(a.y.add(m * a.y_pixel + n * V::N), if n + 1 == N { last } else { V::N }) })
-            });
-        }
         let (mut w, pixel) = (a.w, a.pixel);
         for i in 0..a.rows {
             for j in 0..a.taps {
@@ -58,7 +53,7 @@ unsafe fn body<V: Vector, P: Product<V>, const M: usize, const N: usize>(a: &Str
             }
         }
         unroll!(m < M, {
-            unroll!(n < N, { sums[m][n].put(a.y.add(m * a.y_pixel + n * V::N), if n + 1 == N { last } else { V::N }, false) })
+            unroll!(n < N, { sums[m][n].put(a.y.add(m * a.y_pixel + n * V::N), if n + 1 == N { last } else { V::N }, a.add) })
         });
     }
 }

@@ -4,11 +4,13 @@
 //! would suffer silently: accesses outside the operands of a step, reads of memory that nothing wrote, races, barriers that
 //! not all threads reach, copies read before their wait, elements of a result that nothing writes.
 
+mod lanes;
 mod object;
 
 use super::Cuda;
 use super::driver::{DevicePtr, Driver, Launch, Recording, Region};
 use crate::error::{Error, Result};
+use lanes::{Lanes, span};
 use libloading::Library;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -126,6 +128,7 @@ pub struct Emulated {
     notes: RefCell<Option<Vec<Event>>>,
     /// Bytes of each allocation.
     held: RefCell<HashMap<DevicePtr, u64>>,
+    lanes: RefCell<Lanes>,
     /// The kernel that was launched last.
     latest: Cell<&'static str>,
 }
@@ -179,7 +182,8 @@ impl Emulated {
         // SAFETY: takes a flag and returns a context of its own.
         let context = unsafe { open(c_int::from(manner.build == Build::Checked)) };
         let (notes, held, latest) = (RefCell::new(None), RefCell::default(), Cell::new("no kernel"));
-        Ok(Emulated { library, path, functions, context, manner, notes, held, latest })
+        let lanes = RefCell::new(Lanes::new(manner.landing));
+        Ok(Emulated { library, path, functions, context, manner, notes, held, lanes, latest })
     }
 
     /// The kernel's own spelling of its parameters; `None` if there is no such kernel.
@@ -209,6 +213,7 @@ impl Emulated {
             return Err(Error::internal(format!("{} takes ({own}), Rust declares ({declared})", launch.kernel)).at("emulated"));
         }
         self.latest.set(launch.kernel);
+        launch.regions.iter().try_for_each(|r| self.touch(r.start, r.rows.saturating_sub(1) * r.pitch + r.row_bytes))?;
         let name = CString::new(launch.kernel).map_err(broken)?;
         let regions: Vec<RawRegion> = launch.regions.iter().map(raw).collect();
         let mut error = [0 as c_char; 1024];
@@ -236,6 +241,20 @@ impl Emulated {
         // SAFETY: the emulator ends its message with a zero within the buffer.
         let message = unsafe { CStr::from_ptr(error.as_ptr()) }.to_string_lossy().into_owned();
         Err(Error::machine(self.with_line(message)).at("emulated"))
+    }
+
+    /// Notes that a launch or a copy touches memory.
+    fn touch(&self, start: DevicePtr, bytes: usize) -> Result<()> {
+        self.lanes.borrow_mut().touch(span(start, bytes)).map_err(|what| Error::machine(what).at("emulated"))
+    }
+
+    /// Puts bytes of the host where the device has them.
+    fn land(&self, to: DevicePtr, bytes: &[u8]) {
+        // SAFETY: the device checks that the range lies in an arena, which is memory of this process; no kernel runs.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.0 as *mut u8, bytes.len());
+            (self.functions.wrote)(self.context, to.0, bytes.len() as u64);
+        }
     }
 
     /// A message that ends with a place in the object (` @0x12ab`), with the source line instead.
@@ -290,29 +309,57 @@ impl Driver for Emulated {
             0 => Err(Error::machine(format!("{} MiB of memory are not to be had", bytes >> 20)).at("emulated")),
             start => {
                 self.held.borrow_mut().insert(DevicePtr(start), bytes as u64);
+                self.lanes.borrow_mut().clear(span(DevicePtr(start), bytes));
                 Ok(DevicePtr(start))
             }
         }
     }
 
     fn free(&self, start: DevicePtr) {
-        self.held.borrow_mut().remove(&start);
+        let bytes = self.held.borrow_mut().remove(&start).unwrap_or(0);
+        self.lanes.borrow_mut().free(&span(start, bytes as usize));
         // SAFETY: the device frees what it allocated, once.
         unsafe { (self.functions.free)(self.context, start.0) }
     }
 
     fn upload(&self, to: DevicePtr, bytes: &[u8]) -> Result<()> {
-        // SAFETY: the device checks that the range lies in an arena, which is memory of this process; no kernel runs.
-        unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.0 as *mut u8, bytes.len());
-            (self.functions.wrote)(self.context, to.0, bytes.len() as u64);
-        }
+        self.touch(to, bytes.len())?;
+        self.land(to, bytes);
         Ok(())
     }
 
-    fn download(&self, from: DevicePtr, bytes: &mut [u8]) -> Result<()> {
-        // SAFETY: as for `upload`.
-        unsafe { std::ptr::copy_nonoverlapping(from.0 as *const u8, bytes.as_mut_ptr(), bytes.len()) };
+    fn download(&self, pieces: &mut [(DevicePtr, &mut [u8])]) -> Result<()> {
+        for (from, bytes) in pieces {
+            self.touch(*from, bytes.len())?;
+            // SAFETY: as for `land`.
+            unsafe { std::ptr::copy_nonoverlapping(from.0 as *const u8, bytes.as_mut_ptr(), bytes.len()) };
+        }
+        self.sync()
+    }
+
+    fn copy(&self, from: DevicePtr, to: DevicePtr, bytes: usize) -> Result<()> {
+        self.touch(from, bytes)?;
+        self.touch(to, bytes)?;
+        // SAFETY: as for `land`; the copy is made first, so that the two may overlap.
+        let taken = unsafe { std::slice::from_raw_parts(from.0 as *const u8, bytes) }.to_vec();
+        self.land(to, &taken);
+        Ok(())
+    }
+
+    fn send(&self, to: DevicePtr, bytes: &[u8]) -> Result<()> {
+        let landed = self.lanes.borrow_mut().send(to, bytes).map_err(|what| Error::machine(what).at("emulated"))?;
+        self.land(to, landed);
+        Ok(())
+    }
+
+    fn join(&self) -> Result<()> {
+        let landed = self.lanes.borrow_mut().join();
+        landed.iter().for_each(|(to, bytes)| self.land(*to, bytes));
+        Ok(())
+    }
+
+    fn hold(&self) -> Result<()> {
+        self.lanes.borrow_mut().hold();
         Ok(())
     }
 
@@ -369,6 +416,8 @@ impl Driver for Emulated {
     }
 
     fn sync(&self) -> Result<()> {
+        // The host has waited: nothing launched before still runs.
+        self.lanes.borrow_mut().hold();
         Ok(())
     }
 

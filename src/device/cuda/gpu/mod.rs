@@ -1,8 +1,8 @@
 //! The driver of a real GPU: NVIDIA's library, loaded at run time through cudarc, so that one program runs with and without.
 //!
-//! One stream per device, and no events but those that time something: the order of launches is the order of the program. A
-//! recorded list of launches is a CUDA graph. Memory that the host sends goes through two pinned buffers, so that sending the
-//! next batch does not wait for the step before.
+//! One stream for all launches: their order is the order of the program. What is sent ahead goes into a second stream, and two events
+//! make either wait for the other. A recorded list of launches is a CUDA graph. All that the host sends goes through pinned buffers, so
+//! that sending does not wait for the step before.
 
 mod probe;
 mod staging;
@@ -19,7 +19,7 @@ use std::ptr;
 
 use probe::check;
 pub use probe::{Found, devices, open};
-use staging::Staging;
+use staging::{SMALL, Staging};
 
 /// Dynamic shared memory that a kernel may ask for without opting in.
 const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
@@ -29,6 +29,11 @@ pub struct Gpu {
     found: Found,
     context: sys::CUcontext,
     stream: sys::CUstream,
+    /// The stream of what is sent ahead.
+    ahead: sys::CUstream,
+    /// When the last thing sent has arrived, and when the last launch that sends must wait for is done.
+    arrived: sys::CUevent,
+    done: sys::CUevent,
     modules: HashMap<&'static str, sys::CUmodule>,
     /// Kernels by name, and the shared memory that each has been allowed.
     functions: RefCell<HashMap<&'static str, (sys::CUfunction, u32)>>,
@@ -48,13 +53,19 @@ impl Drop for Graph {
 impl Gpu {
     /// Takes a GPU that was found, and loads all kernels: a recording must not load anything.
     fn new(found: Found) -> Result<Self> {
-        let (mut context, mut stream) = (ptr::null_mut(), ptr::null_mut());
+        let (mut context, mut streams, mut events) = (ptr::null_mut(), [ptr::null_mut(); 2], [ptr::null_mut(); 2]);
         // SAFETY: cuInit has succeeded (`found` was found); the out pointers are valid.
         unsafe {
             check(sys::cuDevicePrimaryCtxRetain(&mut context, found.device), "opening the GPU")?;
             check(sys::cuCtxSetCurrent(context), "opening the GPU")?;
-            check(sys::cuStreamCreate(&mut stream, sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32), "making a stream")?;
+            for stream in &mut streams {
+                check(sys::cuStreamCreate(stream, sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32), "making a stream")?;
+            }
+            for event in &mut events {
+                check(sys::cuEventCreate(event, sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32), "making an event")?;
+            }
         }
+        let ([stream, ahead], [arrived, done]) = (streams, events);
         let mut modules = HashMap::new();
         for &(file, image) in IMAGES {
             let mut module = ptr::null_mut();
@@ -64,13 +75,22 @@ impl Gpu {
             modules.insert(file, module);
         }
         let staging = RefCell::new(Staging::new(stream)?);
-        Ok(Gpu { found, context, stream, modules, functions: RefCell::default(), staging })
+        Ok(Gpu { found, context, stream, ahead, arrived, done, modules, functions: RefCell::default(), staging })
     }
 
     /// Makes this GPU the one that the calling thread talks to.
     fn enter(&self) -> Result<()> {
         // SAFETY: the context is retained for as long as `self` lives.
         check(unsafe { sys::cuCtxSetCurrent(self.context) }, "the GPU")
+    }
+
+    /// Lets what comes next in `later` wait for all that is in `earlier`.
+    fn fence(&self, earlier: sys::CUstream, event: sys::CUevent, later: sys::CUstream) -> Result<()> {
+        // SAFETY: the streams and the event are ours. A wait is for the event as it was recorded last, which is here.
+        unsafe {
+            check(sys::cuEventRecord(event, earlier), "ordering two streams")?;
+            check(sys::cuStreamWaitEvent(later, event, 0), "ordering two streams")
+        }
     }
 
     /// A kernel, allowed as much shared memory as this launch wants.
@@ -104,14 +124,18 @@ impl Drop for Gpu {
     fn drop(&mut self) {
         // What fails here fails because the GPU is gone already.
         if self.enter().is_ok() {
-            // SAFETY: all of these are this value's, and used no more after the stream has run dry.
+            // SAFETY: all of these are this value's, and used no more after the streams have run dry.
             unsafe {
                 sys::cuStreamSynchronize(self.stream);
+                sys::cuStreamSynchronize(self.ahead);
                 self.staging.get_mut().free();
                 self.modules.values().for_each(|&module| {
                     sys::cuModuleUnload(module);
                 });
+                sys::cuEventDestroy_v2(self.arrived);
+                sys::cuEventDestroy_v2(self.done);
                 sys::cuStreamDestroy_v2(self.stream);
+                sys::cuStreamDestroy_v2(self.ahead);
                 sys::cuDevicePrimaryCtxRelease_v2(self.found.device);
             }
         }
@@ -174,11 +198,33 @@ impl Driver for Gpu {
         self.staging.borrow_mut().send(self.stream, to.0, bytes)
     }
 
-    fn download(&self, from: DevicePtr, bytes: &mut [u8]) -> Result<()> {
-        // SAFETY: the device checks that the range lies in an arena; the stream is waited for before `bytes` is given back.
-        let code = unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from.0, bytes.len(), self.stream) };
-        check(code, "reading memory")?;
+    fn download(&self, pieces: &mut [(DevicePtr, &mut [u8])]) -> Result<()> {
+        if pieces.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() <= SMALL {
+            return self.staging.borrow_mut().receive(self.stream, pieces);
+        }
+        for (from, bytes) in pieces {
+            // SAFETY: the device checks that the range lies in an arena; the stream is waited for before `bytes` is given back.
+            let code = unsafe { sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from.0, bytes.len(), self.stream) };
+            check(code, "reading memory")?;
+        }
         self.sync()
+    }
+
+    fn copy(&self, from: DevicePtr, to: DevicePtr, bytes: usize) -> Result<()> {
+        // SAFETY: the device checks that both ranges lie in memory of its own.
+        check(unsafe { sys::cuMemcpyDtoDAsync_v2(to.0, from.0, bytes, self.stream) }, "moving memory")
+    }
+
+    fn send(&self, to: DevicePtr, bytes: &[u8]) -> Result<()> {
+        self.staging.borrow_mut().send(self.ahead, to.0, bytes)
+    }
+
+    fn join(&self) -> Result<()> {
+        self.fence(self.ahead, self.arrived, self.stream)
+    }
+
+    fn hold(&self) -> Result<()> {
+        self.fence(self.stream, self.done, self.ahead)
     }
 
     fn launch(&self, mut launch: Launch) -> Result<()> {

@@ -10,7 +10,10 @@ use crate::simd;
 use std::ops::Range;
 
 /// Floats of input that a thread works on at a time: with a panel of weights they fit its share of the second-level cache.
-const BLOCK: usize = 96 * 1024;
+pub(super) const BLOCK: usize = 96 * 1024;
+
+/// The longest sum that is formed in one go.
+const TERMS: usize = 256;
 
 /// What happens to a sum before it is written: `act(sum * scale + bias)`.
 pub(in crate::ops) struct Finish<'a> {
@@ -30,7 +33,7 @@ impl Finish<'_> {
 
 /// Floats (or words of two channels, where pairs are multiplied) from pixel to pixel in a row buffer: few lie without gaps, so that the
 /// taps of a row are one run; many are an odd number of vectors apart, so that the pixels of a strip fall into different sets of the cache.
-fn buffer_pitch(words: usize) -> usize {
+pub(super) fn buffer_pitch(words: usize) -> usize {
     if words < 16 { words } else { 16 * (words.div_ceil(16) | 1) }
 }
 
@@ -93,22 +96,23 @@ pub(in crate::ops) fn convolve<'a>(cpu: &Cpu, pass: &Pass, input: impl Into<Inpu
 }
 
 /// The strips of one block.
-struct Strips<'a> {
-    cpu: &'a Cpu,
-    tile: Tile,
-    pass: &'a Pass,
-    view: View,
-    math: Math,
-    words: usize,
-    w: Src<'a>,
-    y: Dst<'a>,
-    finish: &'a Finish<'a>,
-    sums: &'a mut [f32],
+pub(super) struct Strips<'a> {
+    pub cpu: &'a Cpu,
+    pub tile: Tile,
+    pub pass: &'a Pass,
+    pub view: View,
+    pub math: Math,
+    /// Floats or words of a pixel.
+    pub words: usize,
+    pub w: Src<'a>,
+    pub y: Dst<'a>,
+    pub finish: &'a Finish<'a>,
+    pub sums: &'a mut [f32],
 }
 
 impl Strips<'_> {
     /// All rows for one panel of weights before the next panel: the panel stays in the cache.
-    fn run(mut self, block: &Block, panels: Range<usize>) {
+    pub fn run(mut self, block: &Block, panels: Range<usize>) {
         for panel in panels {
             for row in block.rows.clone() {
                 for cols in even_runs(block.cols.len(), self.tile.rows) {
@@ -147,12 +151,39 @@ impl Strips<'_> {
         // SAFETY: the taps lie in the image or the row buffer, the panel in the packed weights, and the results are pixels
         // and channels of `y` that belong to this part alone, or this thread's own sums.
         unsafe {
-            strip(self.cpu.isa, self.math, cols.len(), width / self.tile.lanes)(&args);
+            in_parts(&args, width, strip(self.cpu.isa, self.math, cols.len(), width / self.tile.lanes));
             if !plain {
                 let vector = |v: Option<Src>| v.map_or(std::ptr::null(), |v| v.ptr().wrapping_add(columns.start));
                 let (scale, bias) = (vector(self.finish.scale), vector(self.finish.bias));
                 let (sums, add) = (self.sums.as_ptr(), self.y.adds());
                 finish(self.cpu.isa, sums, width, y, y_pixel, cols.len(), columns.len(), scale, bias, self.finish.act, add);
+            }
+        }
+    }
+}
+
+/// Runs a strip as sums of at most [`TERMS`] terms, which are then added up: rounding errors grow with the length of a sum.
+///
+/// # Safety
+/// That of the strip.
+unsafe fn in_parts(args: &Strip, width: usize, kernel: unsafe fn(&Strip)) {
+    let row = args.taps * args.depth;
+    if args.rows == 0 || args.rows * row <= TERMS {
+        // SAFETY: the caller's strip; one without taps writes zeros.
+        return unsafe { kernel(args) };
+    }
+    let (rows, taps) = ((TERMS / row).max(1), (TERMS / args.depth).clamp(1, args.taps));
+    let parts = if taps == 1 { args.depth.div_ceil(TERMS) } else { 1 };
+    let mut add = args.add;
+    for i in (0..args.rows).step_by(rows) {
+        for j in (0..args.taps).step_by(taps) {
+            for depth in (0..parts).map(|part| share(args.depth, parts, part)) {
+                let x = args.x.wrapping_add(i * args.row + j * args.tap + depth.start);
+                let w = args.w.wrapping_add((i * row + j * args.depth + depth.start) * width);
+                let (rows, taps) = (rows.min(args.rows - i), taps.min(args.taps - j));
+                // SAFETY: a part of the caller's strip.
+                unsafe { kernel(&Strip { x, w, rows, taps, depth: depth.len(), add, ..*args }) };
+                add = true;
             }
         }
     }

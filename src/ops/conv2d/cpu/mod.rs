@@ -2,10 +2,11 @@
 //!
 //! [`pass`] describes one dense walk over result pixels; [`forward`] runs it (a few padded rows of input per thread, [`input`], packed
 //! weights, register tiles); [`input_grad`] turns the input gradient into such passes over `dy` with the rotated filter;
-//! [`filter_grad`] sums products over pixels. [`pointwise`] takes an input gradient on through the batch norm before. [`pack`] lays weights out as the tiles read them. A matrix product is the
-//! pass over a single row of pixels, which is how 1x1 convolutions and dense layers run. [`winograd`] does 3x3 filters of stride 1 with
-//! fewer multiplications, all three directions, where the layer's shape makes it pay. [`pairs`] rounds operands to bf16 on the way, two in
-//! the place of a float, where the precision says so.
+//! [`filter_grad`] sums products over pixels. [`pointwise`] takes an input gradient on through the batch norm before, [`separable`] a
+//! depthwise convolution into the 1x1 one behind it. [`pack`] lays weights out as the tiles read them. A matrix product is the pass over
+//! a single row of pixels, which is how 1x1 convolutions and dense layers run. [`winograd`] does 3x3 filters of stride 1 with fewer
+//! multiplications, all three directions, and 1x7 and 7x1, where the layer's shape makes it pay.
+//! [`pairs`] rounds operands to bf16 on the way, two in the place of a float, where the precision says so.
 
 mod filter_grad;
 mod forward;
@@ -15,6 +16,7 @@ mod pack;
 mod pairs;
 mod pass;
 mod pointwise;
+mod separable;
 mod winograd;
 
 pub(in crate::ops) use filter_grad::FilterGrad;
@@ -26,18 +28,27 @@ use input::Input;
 
 use super::{Conv2d, Conv2dDw, Conv2dDx, geometry};
 use pairs::words;
-use winograd::{Size, Winograd, WinogradFilterGrad};
+use winograd::{Line, LineFilterGrad, Size, Winograd, WinogradFilterGrad, line_amplification};
 use crate::base::{Math, Ty};
 use crate::device::Call;
 use crate::device::cpu::Cpu;
 use crate::ops::Run;
+use crate::ops::activation::Act;
 use crate::ops::scale_shift::cpu::Prologue;
 
-/// Whether a forward pass with so many channels may take Winograd's algorithm: it has many to read, or whole blocks of 64. The 94
-/// convolutions of InceptionV3 pass rounding errors on to each other; with Winograd in its layers of 32 to 96 channels, probabilities of a
-/// calibrated random network are 2e-4 off Keras's, without 5e-5. Gradients are less sensitive, and are not asked.
-fn is_wide(cin: usize, cout: usize) -> bool {
-    cin >= 128 || (cin.is_multiple_of(64) && cout.is_multiple_of(64))
+/// The tiles that a forward pass with so many channels may take. Large ones, which round the most, are for layers with many channels to
+/// read or whole blocks of 64: the 94 convolutions of InceptionV3 pass rounding errors on to each other, and with large tiles in its layers
+/// of 32 to 96 channels too, probabilities of a calibrated random network are 2e-4 off Keras's. Gradients are less sensitive, and are not
+/// asked.
+fn forward_sizes(cin: usize, cout: usize) -> &'static [Size] {
+    let wide = cin >= 128 || (cin.is_multiple_of(64) && cout.is_multiple_of(64));
+    if wide { &Size::ALL } else { &[Size::Two] }
+}
+
+/// Height and width of an activation.
+fn size(x: Ty) -> [usize; 2] {
+    let [_, height, width, _] = x.shape.four().expect("shape inference admits four axes here");
+    [height, width]
 }
 
 impl Conv2d {
@@ -51,65 +62,111 @@ impl Conv2d {
         pairs::worthwhile(self.math, ins[0].shape.cols())
     }
 
-    fn winograd(&self, cpu: &Cpu, ins: &[Ty]) -> Option<Winograd> {
+    fn plan(&self, cpu: &Cpu, ins: &[Ty]) -> Forward {
         let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
-        let size = Size::choose(cpu, self.math, &pass, cin, cout).filter(|_| is_wide(cin, cout));
-        size.map(|size| Winograd::new(cpu, size, &pass, cin, cout))
+        if let Some(act) = self.depthwise {
+            return Forward::Separable(act, size(ins[0]));
+        }
+        if let Some(line) = Line::choose(cpu, &pass, cin, cout).filter(|_| self.math == Math::Full) {
+            return Forward::Line(line);
+        }
+        match Size::choose(cpu, self.math, &pass, cin, cout, forward_sizes(cin, cout)) {
+            Some(size) => Forward::Winograd(Winograd::new(cpu, size, &pass, cin, cout)),
+            None => Forward::Direct(pass),
+        }
     }
+}
+
+/// The ways of a forward pass.
+enum Forward {
+    Direct(Pass),
+    /// Behind a depthwise convolution of this activation of images of this size.
+    Separable(Act, [usize; 2]),
+    Winograd(Winograd),
+    Line(Line),
 }
 
 impl Run<Cpu> for Conv2d {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
-        4 * match self.winograd(cpu, ins) {
-            Some(winograd) => winograd.scratch(),
-            None => convolve_scratch(cpu, &self.pass(ins), words(self.multiplies_in(ins), ins[0].shape.cols())),
+        let channels = ins[0].shape.cols();
+        4 * match self.plan(cpu, ins) {
+            Forward::Direct(pass) => convolve_scratch(cpu, &pass, words(self.multiplies_in(ins), channels)),
+            Forward::Separable(_, [_, width]) => separable::scratch(cpu, channels, width),
+            Forward::Winograd(winograd) => winograd.scratch(),
+            Forward::Line(line) => line.scratch(),
         }
     }
 
     fn derived(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
         let ([height, width], w) = (self.window.kernel, ins[1].shape);
-        4 * match self.winograd(cpu, ins) {
-            Some(winograd) => winograd.filter_floats(),
-            None => packed_floats(cpu, height * width * words(self.multiplies_in(ins), ins[0].shape.cols()), w.cols()),
+        let rows = height * width * words(self.multiplies_in(ins), ins[0].shape.cols());
+        4 * match self.plan(cpu, ins) {
+            Forward::Direct(_) | Forward::Separable(..) => packed_floats(cpu, rows, w.cols()),
+            Forward::Winograd(winograd) => winograd.filter_floats(),
+            Forward::Line(line) => line.filter_floats(),
         }
     }
 
     fn amplification(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> f64 {
-        self.winograd(cpu, ins).map_or(1.0, |winograd| winograd.size().amplification())
+        match self.plan(cpu, ins) {
+            Forward::Direct(_) | Forward::Separable(..) => 1.0,
+            Forward::Winograd(winograd) => winograd.size().amplification(),
+            Forward::Line(_) => line_amplification(),
+        }
     }
 
     fn prepare(&self, call: &Call<'_, Cpu>) {
         let (cpu, w, packed) = (call.device, call.src(1), call.derived());
         let ins = call.in_types();
-        match self.winograd(cpu, &ins) {
-            Some(winograd) => winograd.prepare(cpu, w, packed),
-            None if self.multiplies_in(&ins) == Math::Bf16 => pairs::pack(cpu, w, ins[0].shape.cols(), packed),
-            None => pack(cpu, w, packed),
+        match self.plan(cpu, &ins) {
+            Forward::Direct(_) | Forward::Separable(..) if self.multiplies_in(&ins) == Math::Bf16 => pairs::pack(cpu, w, ins[0].shape.cols(), packed),
+            Forward::Direct(_) | Forward::Separable(..) => pack(cpu, w, packed),
+            Forward::Winograd(winograd) => winograd.prepare(cpu, w, packed),
+            Forward::Line(line) => line.prepare(cpu, w, packed),
         }
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {
-        let (cpu, ins) = (call.device, call.in_types());
+        let (cpu, x, scratch) = (call.device, call.src(0), call.scratch());
         let finish = Finish {
             scale: self.scale.then(|| call.src(2)),
             bias: self.bias.then(|| call.src(2 + usize::from(self.scale))),
             act: self.act,
         };
-        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, self.pre_at()), math: self.multiplies_in(&ins) };
+        let ins = call.in_types();
+        let math = self.multiplies_in(&ins);
+        let input = Input { x, pre: Prologue::of(call, self.pre, self.pre_at()), math };
         let (w, y) = (call.derived().src(), call.dst(0));
-        match self.winograd(cpu, &ins) {
-            Some(winograd) => winograd.run(cpu, input, w, y, &finish, call.scratch()),
-            None => convolve(cpu, &self.pass(&ins), input, w, y, &finish, call.scratch()),
+        match self.plan(cpu, &ins) {
+            Forward::Direct(pass) => convolve(cpu, &pass, input, w, y, &finish, scratch),
+            Forward::Separable(act, size) => {
+                let depthwise = separable::Depthwise { x, size, act, filter: call.src(self.depthwise_at()) };
+                separable::run(cpu, math, &depthwise, w, y, &finish, scratch);
+            }
+            Forward::Winograd(winograd) => winograd.run(cpu, input, w, y, &finish, scratch),
+            Forward::Line(line) => line.run(cpu, input, w, y, &finish, scratch),
         }
     }
 }
 
+/// The ways of an input gradient.
+enum InputGradient {
+    /// A dense pass for each phase of the stride.
+    Direct,
+    Winograd(Winograd),
+    Line(Line),
+}
+
 impl Conv2dDx {
-    /// The input gradient as one pass of Winograd's, where it is one: not for strides.
-    fn winograd(&self, cpu: &Cpu, ins: &[Ty]) -> Option<Winograd> {
+    /// One pass by Winograd's algorithm, where it is one: not for strides.
+    fn plan(&self, cpu: &Cpu, ins: &[Ty]) -> InputGradient {
         let (images, depth, cols) = (ins[0].shape.dims()[0], ins[0].shape.cols(), ins[1].shape.dims()[2]);
-        let [phase] = &input_grad::phases(&self.geometry(), images)[..] else { return None };
-        Size::choose(cpu, self.math, &phase.pass, depth, cols).map(|size| Winograd::new(cpu, size, &phase.pass, depth, cols))
+        let [phase] = &input_grad::phases(&self.geometry(), images)[..] else { return InputGradient::Direct };
+        if let Some(line) = Line::choose(cpu, &phase.pass, depth, cols).filter(|_| self.math == Math::Full) {
+            return InputGradient::Line(line);
+        }
+        let size = Size::choose(cpu, self.math, &phase.pass, depth, cols, &Size::ALL);
+        size.map_or(InputGradient::Direct, |size| InputGradient::Winograd(Winograd::new(cpu, size, &phase.pass, depth, cols)))
     }
 }
 
@@ -118,29 +175,40 @@ impl Run<Cpu> for Conv2dDx {
         if self.past.is_some() {
             return pointwise::scratch(self.math, ins[0], outs[0]);
         }
-        if let Some(winograd) = self.winograd(cpu, ins) {
-            return 4 * winograd.scratch();
-        }
         let dy = ins[0].shape;
-        let phases = input_grad::phases(&self.geometry(), dy.dims()[0]);
-        4 * phases.iter().map(|phase| convolve_scratch(cpu, &phase.pass, words(self.math, dy.cols()))).max().unwrap_or(0)
+        let direct = || {
+            let phases = input_grad::phases(&self.geometry(), dy.dims()[0]);
+            phases.iter().map(|phase| convolve_scratch(cpu, &phase.pass, words(self.math, dy.cols()))).max().unwrap_or(0)
+        };
+        4 * match self.plan(cpu, ins) {
+            InputGradient::Direct => direct(),
+            InputGradient::Winograd(winograd) => winograd.scratch(),
+            InputGradient::Line(line) => line.scratch(),
+        }
     }
 
     fn derived(&self, cpu: &Cpu, ins: &[Ty], outs: &[Ty]) -> usize {
-        4 * match self.winograd(cpu, ins) {
-            Some(winograd) => winograd.filter_floats(),
-            None => packed_floats(cpu, self.geometry().taps_total() * words(self.math, ins[0].shape.cols()), outs[0].shape.cols()),
+        4 * match self.plan(cpu, ins) {
+            InputGradient::Direct => packed_floats(cpu, self.geometry().taps_total() * words(self.math, ins[0].shape.cols()), outs[0].shape.cols()),
+            InputGradient::Winograd(winograd) => winograd.filter_floats(),
+            InputGradient::Line(line) => line.filter_floats(),
         }
     }
 
     fn amplification(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> f64 {
-        self.winograd(cpu, ins).map_or(1.0, |winograd| winograd.size().amplification())
+        match self.plan(cpu, ins) {
+            InputGradient::Direct => 1.0,
+            InputGradient::Winograd(winograd) => winograd.size().amplification(),
+            InputGradient::Line(_) => line_amplification(),
+        }
     }
 
     fn prepare(&self, call: &Call<'_, Cpu>) {
-        match self.winograd(call.device, &call.in_types()) {
-            Some(winograd) => winograd.prepare_transposed(call.device, call.src(1), call.derived()),
-            None => input_grad::prepare(call, &self.geometry(), self.math),
+        let (cpu, w, packed) = (call.device, call.src(1), call.derived());
+        match self.plan(cpu, &call.in_types()) {
+            InputGradient::Direct => input_grad::prepare(call, &self.geometry(), self.math),
+            InputGradient::Winograd(winograd) => winograd.prepare_transposed(cpu, w, packed),
+            InputGradient::Line(line) => line.prepare_transposed(cpu, w, packed),
         }
     }
 
@@ -148,20 +216,20 @@ impl Run<Cpu> for Conv2dDx {
         if let Some(act) = self.past {
             return pointwise::run(call, act, self.math);
         }
-        match self.winograd(call.device, &call.in_types()) {
-            Some(winograd) => {
-                let (dy, w, dx) = (call.src(0), call.derived().src(), call.dst(0));
-                winograd.run(call.device, dy.into(), w, dx, &Finish::NONE, call.scratch());
-            }
-            None => input_grad::run(call, &self.geometry(), self.math),
+        let (cpu, dy, w, dx, scratch) = (call.device, call.src(0), call.derived().src(), call.dst(0), call.scratch());
+        match self.plan(cpu, &call.in_types()) {
+            InputGradient::Direct => input_grad::run(call, &self.geometry(), self.math),
+            InputGradient::Winograd(winograd) => winograd.run(cpu, dy.into(), w, dx, &Finish::NONE, scratch),
+            InputGradient::Line(line) => line.run(cpu, dy.into(), w, dx, &Finish::NONE, scratch),
         }
     }
 }
 
-/// The two ways to a filter's gradient.
+/// The ways to a filter's gradient.
 enum FilterGradient {
     Direct(FilterGrad),
-    Winograd(WinogradFilterGrad),
+    Winograd(WinogradFilterGrad, Size),
+    Line(LineFilterGrad),
 }
 
 impl Conv2dDw {
@@ -177,8 +245,11 @@ impl Conv2dDw {
 
     fn plan(&self, cpu: &Cpu, ins: &[Ty]) -> FilterGradient {
         let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
-        match Size::choose(cpu, self.math, &pass, cin, cout) {
-            Some(size) => FilterGradient::Winograd(WinogradFilterGrad::new(cpu, size, &pass, cin, cout)),
+        if let Some(line) = LineFilterGrad::choose(cpu, &pass, cin, cout).filter(|_| self.math == Math::Full) {
+            return FilterGradient::Line(line);
+        }
+        match Size::choose(cpu, self.math, &pass, cin, cout, &Size::ALL) {
+            Some(size) => FilterGradient::Winograd(WinogradFilterGrad::new(cpu, size, &pass, cin, cout), size),
             None => FilterGradient::Direct(FilterGrad::new(cpu, self.multiplies_in(ins), pass, cin, cout, self.pre.is_some())),
         }
     }
@@ -188,13 +259,17 @@ impl Run<Cpu> for Conv2dDw {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
         4 * match self.plan(cpu, ins) {
             FilterGradient::Direct(direct) => direct.scratch(),
-            FilterGradient::Winograd(winograd) => winograd.scratch(),
+            FilterGradient::Winograd(winograd, _) => winograd.scratch(),
+            FilterGradient::Line(line) => line.scratch(),
         }
     }
 
     fn amplification(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> f64 {
-        let size = Size::choose(cpu, self.math, &self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
-        size.map_or(1.0, Size::amplification)
+        match self.plan(cpu, ins) {
+            FilterGradient::Direct(_) => 1.0,
+            FilterGradient::Winograd(_, size) => size.amplification(),
+            FilterGradient::Line(_) => line_amplification(),
+        }
     }
 
     fn run(&self, call: &Call<'_, Cpu>) {
@@ -202,7 +277,8 @@ impl Run<Cpu> for Conv2dDw {
         let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, 2), math: self.multiplies_in(&call.in_types()) };
         match self.plan(cpu, &call.in_types()) {
             FilterGradient::Direct(direct) => direct.run(cpu, input, dy, dw, scratch),
-            FilterGradient::Winograd(winograd) => winograd.run(cpu, input, dy, dw, scratch),
+            FilterGradient::Winograd(winograd, _) => winograd.run(cpu, input, dy, dw, scratch),
+            FilterGradient::Line(line) => line.run(cpu, input, dy, dw, scratch),
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::tiles::{Team, Tiles, transform_input};
+use super::tiles::{self, Team, Tiles, transform_input};
 use super::transform::{Ending, Target, output};
 use super::{Size, block_tiles, filter, plane_floats, plane_pitch};
 use crate::base::Math;
@@ -123,8 +123,12 @@ impl Winograd {
     /// Transforms the inputs of some tiles, multiplies plane by plane, and transforms back.
     fn block(&self, operands: &Operands, tiles: Range<usize>, buffers: Buffers, team: Team) {
         let (shares, count) = (team.shares().min(tiles.len()), tiles.len());
-        let each_tile = |body: &(dyn Fn(usize, usize) + Sync)| {
-            team.each(shares, |part| share(count, shares, part).for_each(|t| body(t, tiles.start + t)));
+        let each_tile = |body: &(dyn Fn(usize, tiles::Tile) + Sync)| {
+            team.each(shares, |part| {
+                let mine = share(count, shares, part);
+                let places = self.tiles.walk(tiles.start + mine.start);
+                mine.zip(places).for_each(|(t, tile)| body(t, tile));
+            });
         };
         each_tile(&|t, tile| self.input(operands, t, tile, buffers));
         let panels = self.cout.div_ceil(self.tile.width());
@@ -135,7 +139,7 @@ impl Winograd {
         each_tile(&|t, tile| self.output(operands, t, tile, buffers));
     }
 
-    fn input(&self, operands: &Operands, t: usize, tile: usize, buffers: Buffers) {
+    fn input(&self, operands: &Operands, t: usize, tile: tiles::Tile, buffers: Buffers) {
         let to = buffers.v.wrapping_add(t * plane_pitch(self.cin));
         // SAFETY: the zeros have `cin` floats; row `t` of every plane belongs to this part.
         unsafe { transform_input(self.isa, &self.tiles, &operands.input, tile, operands.zeros, to, self.planes()[0]) }
@@ -168,13 +172,12 @@ impl Winograd {
         }
     }
 
-    fn output(&self, operands: &Operands, t: usize, tile: usize, buffers: Buffers) {
-        let (y, tile, pass) = (operands.y, self.tiles.get(tile), &self.tiles.pass);
+    fn output(&self, operands: &Operands, t: usize, tile: tiles::Tile, buffers: Buffers) {
+        let (y, pass) = (operands.y, &self.tiles.pass);
         let from = buffers.p.wrapping_add(t * plane_pitch(self.cout));
         let first = y.ptr().wrapping_add(pass.target(tile.image, tile.row, tile.col) * y.pitch);
         let target = Target { first, apart: [pass.output[1] * y.pitch, y.pitch], extent: self.tiles.extent(tile), add: y.adds() };
-        let vector = |v: Option<Src>| v.map_or(std::ptr::null(), |v| v.ptr());
-        let ending = Ending { scale: vector(operands.finish.scale), bias: vector(operands.finish.bias), act: operands.finish.act };
+        let ending = Ending::of(operands.finish);
         // SAFETY: the products of row `t` are done; a tile's results belong to this part.
         unsafe { output(self.isa, self.size, from, self.planes()[1], self.cout, target, ending) }
     }

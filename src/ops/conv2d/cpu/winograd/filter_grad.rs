@@ -1,4 +1,4 @@
-use super::tiles::{Team, Tiles, transform_input};
+use super::tiles::{self, Team, Tiles, transform_input};
 use super::transform::{gradient, taps};
 use super::{Size, block_tiles, plane_floats, plane_pitch};
 use crate::base::Math;
@@ -123,7 +123,9 @@ impl WinogradFilterGrad {
     fn block(&self, operands: &Operands, tiles: Range<usize>, buffers: Buffers, team: Team, add: bool) {
         let (shares, count) = (team.shares().min(tiles.len()), tiles.len());
         team.each(shares, |part| {
-            share(count, shares, part).for_each(|t| self.transform(operands, t, tiles.start + t, buffers));
+            let mine = share(count, shares, part);
+            let places = self.tiles.walk(tiles.start + mine.start);
+            mine.zip(places).for_each(|(t, tile)| self.transform(operands, t, tile, buffers));
         });
         let runs = self.cin.div_ceil(self.tile.rows);
         let groups = runs.min(team.shares().div_ceil(8));
@@ -132,9 +134,9 @@ impl WinogradFilterGrad {
         });
     }
 
-    fn transform(&self, operands: &Operands, t: usize, tile: usize, buffers: Buffers) {
+    fn transform(&self, operands: &Operands, t: usize, tile: tiles::Tile, buffers: Buffers) {
         let ([v_plane, z_plane], zeros) = (self.planes(), operands.zeros);
-        let dy = self.tiles.results(operands.dy, self.tiles.get(tile), zeros);
+        let dy = self.tiles.results(operands.dy, tile, zeros);
         // SAFETY: pixels and zeros have the channels' floats; row `t` of every plane belongs to this part.
         unsafe {
             let v = buffers.v.add(t * plane_pitch(self.cin));

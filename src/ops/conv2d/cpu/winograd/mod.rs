@@ -6,7 +6,8 @@
 //!
 //! So each of the a x a places of a transformed tile is a matrix product of its own, tiles x channels by channels x channels, done by
 //! the same register tiles as everywhere. [`convolve`] is the forward pass and the input gradient (a convolution of `dy` with the
-//! rotated filter), [`filter_grad`] the other; [`transform`] goes from pixels to planes and back, a plane for each place.
+//! rotated filter), [`filter_grad`] the other; [`line`] does the same for filters along one axis. [`transform`] goes from pixels to
+//! planes and back, a plane for each place.
 //!
 //! The transforms enlarge rounding errors; [`Size::amplification`] says by how much, and the self-test holds results to it. What is
 //! chosen depends on the layer's shape alone, so that an image has the same bits in every batch.
@@ -16,11 +17,13 @@ mod convolve;
 mod filter;
 mod filter_grad;
 mod form;
+mod line;
 mod tiles;
 mod transform;
 
 pub(super) use convolve::Winograd;
 pub(super) use filter_grad::WinogradFilterGrad;
+pub(super) use line::{Line, LineFilterGrad, line_amplification};
 
 use super::pass::Pass;
 use crate::base::Math;
@@ -38,9 +41,12 @@ pub(super) enum Size {
 const TRANSFORM: usize = 16;
 
 impl Size {
-    /// The cheapest size for a pass, if it is cheaper than a direct one: `planes x tiles x (in x out + TRANSFORM (in + out))` against
-    /// `9 x results x in x out`, of which a direct pass does two at a time in `math` of bf16.
-    pub fn choose(cpu: &Cpu, math: Math, pass: &Pass, cin: usize, cout: usize) -> Option<Size> {
+    /// Every size.
+    pub const ALL: [Size; 2] = [Size::Four, Size::Two];
+
+    /// The cheapest of some sizes for a pass, if it is cheaper than a direct one: `planes x tiles x (in x out + TRANSFORM (in + out))`
+    /// against `9 x results x in x out`, of which a direct pass in bf16 does two at a time.
+    pub fn choose(cpu: &Cpu, math: Math, pass: &Pass, cin: usize, cout: usize, sizes: &[Size]) -> Option<Size> {
         if cpu.exact || pass.taps != [3, 3] || pass.step != [1, 1] || pass.apart != [1, 1] || cin < 16 || cout < 16 {
             return None;
         }
@@ -50,7 +56,7 @@ impl Size {
             size.planes() * tiles * (products + TRANSFORM * (cin + cout))
         };
         let direct = 9 * pass.size[0] * pass.size[1] * products / if math == Math::Bf16 { 2 } else { 1 };
-        [Size::Four, Size::Two].into_iter().min_by_key(|&size| cost(size)).filter(|&size| cost(size) < direct)
+        sizes.iter().copied().min_by_key(|&size| cost(size)).filter(|&size| cost(size) < direct)
     }
 
     /// Results along an axis.

@@ -31,9 +31,17 @@ impl Tiles {
         self.pass.images * self.grid[0] * self.grid[1]
     }
 
-    pub fn get(&self, i: usize) -> Tile {
+    /// Tiles from the `i`-th on.
+    pub fn walk(&self, i: usize) -> impl Iterator<Item = Tile> {
         let (m, [rows, cols]) = (self.size.results(), self.grid);
-        Tile { image: i / (rows * cols), row: i / cols % rows * m, col: i % cols * m }
+        let first = Tile { image: i / (rows * cols), row: i / cols % rows * m, col: i % cols * m };
+        std::iter::successors(Some(first), move |&Tile { image, row, col }| {
+            Some(match (row + m < rows * m, col + m < cols * m) {
+                (_, true) => Tile { image, row, col: col + m },
+                (true, false) => Tile { image, row: row + m, col: 0 },
+                (false, false) => Tile { image: image + 1, row: 0, col: 0 },
+            })
+        })
     }
 
     /// The input pixels that a tile's results read.
@@ -65,27 +73,32 @@ impl Tiles {
 
 fn pixels(x: Src, image: usize, [height, width]: [usize; 2], [top, left]: [isize; 2], side: usize, zeros: *const f32) -> Pixels {
     let mut out = [zeros; 36];
-    for (i, row) in out.chunks_exact_mut(side).take(side).enumerate() {
-        let r = top + i as isize;
-        if !(0..height as isize).contains(&r) {
-            continue;
-        }
-        for (j, pixel) in row.iter_mut().enumerate() {
-            let c = left + j as isize;
-            if (0..width as isize).contains(&c) {
-                *pixel = x.ptr().wrapping_add(((image * height + r as usize) * width + c as usize) * x.pitch);
+    let within = |first: isize, size: usize| first >= 0 && first as usize + side <= size;
+    let line = |r: isize| (image * height).wrapping_add_signed(r) * width;
+    if within(top, height) && within(left, width) {
+        let first = x.ptr().wrapping_add((line(top) + left as usize) * x.pitch);
+        for i in 0..side {
+            for j in 0..side {
+                out[i * side + j] = first.wrapping_add((i * width + j) * x.pitch);
             }
+        }
+        return out;
+    }
+    for i in (0..side).filter(|&i| (0..height as isize).contains(&(top + i as isize))) {
+        for j in (0..side).filter(|&j| (0..width as isize).contains(&(left + j as isize))) {
+            let pixel = line(top + i as isize).wrapping_add_signed(left + j as isize);
+            out[i * side + j] = x.ptr().wrapping_add(pixel * x.pitch);
         }
     }
     out
 }
 
-/// Transforms the inputs of tile `i` to rows of planes at `to`.
+/// Transforms the inputs of a tile to rows of planes at `to`.
 ///
 /// # Safety
 /// `zeros` has as many floats as the input has channels; the rows belong to the caller, whole vectors of them.
-pub(super) unsafe fn transform_input(isa: Isa, tiles: &Tiles, input: &Input, i: usize, zeros: *const f32, to: *mut f32, plane: usize) {
-    let (tile, x, size) = (tiles.get(i), input.x, tiles.size);
+pub(super) unsafe fn transform_input(isa: Isa, tiles: &Tiles, input: &Input, tile: Tile, zeros: *const f32, to: *mut f32, plane: usize) {
+    let (x, size) = (input.x, tiles.size);
     let from = tiles.sources(x, tile, zeros);
     // SAFETY: the pixels lie in the matrix or are the zeros; the rest is the caller's promise.
     unsafe {

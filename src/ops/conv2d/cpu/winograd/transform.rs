@@ -10,9 +10,11 @@
 use super::Size;
 use super::form::{Form, Four, Two};
 use super::tiles::Pixels;
+use crate::device::cpu::Src;
 use crate::device::cpu::simd::Vector;
 use crate::ops::activation::Act;
 use crate::ops::activation::cpu::apply;
+use crate::ops::conv2d::cpu::forward::Finish;
 use crate::ops::scale_shift::cpu::Coefficients;
 use crate::simd;
 
@@ -22,6 +24,27 @@ pub(super) struct Ending {
     pub scale: *const f32,
     pub bias: *const f32,
     pub act: Act,
+}
+
+impl Ending {
+    /// That of a pass.
+    pub fn of(finish: &Finish) -> Self {
+        let vector = |v: Option<Src>| v.map_or(std::ptr::null(), |v| v.ptr());
+        Ending { scale: vector(finish.scale), bias: vector(finish.bias), act: finish.act }
+    }
+
+    /// Scale and bias of the `n` columns from `c` on.
+    ///
+    /// # Safety
+    /// The vectors that exist have `c + n` floats; the instruction set of `V` must be there.
+    #[inline(always)]
+    pub unsafe fn vectors<V: Vector>(&self, c: usize, n: usize) -> (V, V) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let scale = if self.scale.is_null() { V::splat(1.0) } else { V::take(self.scale.add(c), n) };
+            (scale, if self.bias.is_null() { V::zero() } else { V::take(self.bias.add(c), n) })
+        }
+    }
 }
 
 /// Where a tile's results go: its first, the floats to the next row and column, and the rows and columns that exist.
@@ -119,7 +142,7 @@ along! {
 }
 
 /// How a pixel is read: the first `n` channels from `c` on at `pixel`.
-trait Read: Copy {
+pub(super) trait Read: Copy {
     /// # Safety
     /// The pixel has `c + n` floats; the instruction set of `V` must be there.
     unsafe fn read<V: Vector, const WHOLE: bool>(self, pixel: *const f32, c: usize, n: usize) -> V;
@@ -127,13 +150,13 @@ trait Read: Copy {
 
 /// As it lies.
 #[derive(Clone, Copy)]
-struct Plain;
+pub(super) struct Plain;
 /// Normalised.
 #[derive(Clone, Copy)]
 struct Inside(Coefficients);
 /// Normalised, unless it is the pixel of zeros.
 #[derive(Clone, Copy)]
-struct Edge(Coefficients, *const f32);
+pub(super) struct Edge(pub Coefficients, pub *const f32);
 
 impl Read for Plain {
     #[inline(always)]
@@ -225,8 +248,7 @@ unsafe fn gather<V: Vector, F: Form<M, A>, const M: usize, const A: usize>(
     unsafe {
         for c in (0..cols).step_by(V::N) {
             let n = V::N.min(cols - c);
-            let scale = if ending.scale.is_null() { V::splat(1.0) } else { V::take(ending.scale.add(c), n) };
-            let bias = if ending.bias.is_null() { V::zero() } else { V::take(ending.bias.add(c), n) };
+            let (scale, bias) = ending.vectors::<V>(c, n);
             let mut rows = [[V::zero(); A]; M];
             for j in 0..A {
                 let mut column = [V::zero(); A];

@@ -1,6 +1,9 @@
-//! Two ways: a 3x3 window of stride 1 with one pixel of padding slides along a row and loads each pixel once for each output
-//! row; any other window is summed tap by tap. The three rows of a window stay in the L2 cache, so that memory sees each
-//! element once.
+//! Two ways: a 3x3 window of stride 1 with one pixel of padding slides along a row (`slide.rs`); any other window is summed tap by
+//! tap. The three rows of a window stay in the L2 cache, so that memory sees each element once.
+
+mod slide;
+
+pub(in crate::ops) use slide::{Entry, slide_rows};
 
 use super::{Depthwise, DepthwiseDw, DepthwiseDx, geom};
 use crate::base::{Geom, Ty};
@@ -9,54 +12,13 @@ use crate::device::cpu::simd::Vector;
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::Run;
 use crate::ops::scale_shift::cpu::{Coefficients, Prologue};
-use crate::ops::window::{Blocks, grain, prefetch, readers};
+use crate::ops::window::{Blocks, grain, readers};
 use crate::simd;
+use slide::{Line, slide_dw};
 
 /// Most partial sums of a kernel gradient: the images are cut into as many runs, each is summed for itself, and the sums are
 /// added in order. The cut does not depend on the number of threads.
 const RUNS: usize = 32;
-
-/// A row of pixels, `step` floats from one to the next. A row of padding is one pixel of zeros with a step of 0.
-#[derive(Clone, Copy)]
-struct Line {
-    at: *const f32,
-    step: usize,
-}
-
-/// One pixel of padding, as far as a loop looks: two of the widest vectors.
-static ZEROS: [f32; 32] = [0.0; 32];
-
-impl Line {
-    /// The rows above, at and below row `row` of an image of `height` x `width` pixels.
-    fn around(x: Src, [height, width]: [usize; 2], image: usize, row: usize) -> [Self; 3] {
-        [row.checked_sub(1), Some(row), Some(row + 1)].map(|r| match r.filter(|&r| r < height) {
-            Some(r) => Line { at: x.ptr().wrapping_add((image * height + r) * width * x.pitch), step: x.pitch },
-            None => Line { at: ZEROS.as_ptr(), step: 0 },
-        })
-    }
-
-    /// Channels `c..c + n` of pixel `j`, normalised if they are to be; padding is zero whatever happens to pixels.
-    ///
-    /// # Safety
-    /// The row has the pixel, and `n` floats of it from `c` on; padding has two vectors.
-    #[inline(always)]
-    unsafe fn read<V: Vector>(self, j: usize, c: usize, n: usize, pre: Option<Coefficients>) -> V {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let x = V::take(self.at.add(j * self.step + c), n);
-            match pre {
-                Some(pre) if self.step > 0 => pre.apply(x, c, n),
-                _ => x,
-            }
-        }
-    }
-
-    /// The same row seen from channel `c` on.
-    #[inline(always)]
-    fn from(self, c: usize) -> Self {
-        if self.step == 0 { self } else { Line { at: self.at.wrapping_add(c), ..self } }
-    }
-}
 
 /// A pixel's channels `c..c + n`, normalised if they are to be.
 ///
@@ -73,102 +35,7 @@ fn slides(geom: &Geom) -> bool {
     geom.kernel == [3, 3] && geom.stride == [1, 1] && geom.pad == [1; 4]
 }
 
-/// `M` vectors of channels (the first `n` of each) along a row. `w` is 9 taps, `tap` floats apart, read backwards if `turned`.
-///
-/// Three running sums: the outputs left of, at and right of the pixel just loaded. A block of channels walks along the row before
-/// the next one does, an order that the hardware does not foresee: hence the prefetch of the row that comes next, here and there.
-///
-/// # Safety
-/// As for [`slide_row`], for `M * V::N` channels, or `n` if `M` is 1.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn slide<V: Vector, const M: usize>(
-    lines: [Line; 3],
-    pre: Option<Coefficients>,
-    w: *const f32,
-    tap: usize,
-    turned: bool,
-    y: *mut f32,
-    pitch: usize,
-    width: usize,
-    n: usize,
-    add: bool,
-) {
-    // SAFETY: the caller's promise: `width` pixels of each line and of `y`, 9 taps of `w`, the stated channels of each.
-    unsafe {
-        let mut k = [[V::zero(); M]; 9];
-        for (t, k) in k.iter_mut().enumerate() {
-            for (m, k) in k.iter_mut().enumerate() {
-                *k = V::take(w.add(if turned { 8 - t } else { t } * tap + m * V::N), n);
-            }
-        }
-        let (mut left, mut here) = ([V::zero(); M], [V::zero(); M]);
-        for j in 0..width {
-            for m in 0..M {
-                let [a, b, c] = [lines[0].read::<V>(j, m * V::N, n, pre), lines[1].read::<V>(j, m * V::N, n, pre), lines[2].read::<V>(j, m * V::N, n, pre)];
-                left[m] = c.fma(k[8][m], b.fma(k[5][m], a.fma(k[2][m], left[m])));
-                here[m] = c.fma(k[7][m], b.fma(k[4][m], a.fma(k[1][m], here[m])));
-                let right = c.fma(k[6][m], b.fma(k[3][m], a.mul(k[0][m])));
-                prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step + m * V::N));
-                prefetch(y.wrapping_add((j + width) * pitch + m * V::N));
-                if j > 0 {
-                    left[m].put(y.add((j - 1) * pitch + m * V::N), n, add);
-                }
-                (left[m], here[m]) = (here[m], right);
-            }
-        }
-        for (m, left) in left.into_iter().enumerate() {
-            left.put(y.add((width - 1) * pitch + m * V::N), n, add);
-        }
-    }
-}
-
 simd! {
-    /// One row of a 3x3 window: `y[j] (+)= sum of w[p,q] lines[p][j + q - 1]` for `width` pixels of `cols` channels. `w` is
-    /// `[3,3,cols]`, turned by 180 degrees if `turned`.
-    unsafe fn slide_row<V>(
-        lines: [Line; 3], pre: Option<Coefficients>, w: *const f32, turned: bool, y: *mut f32, pitch: usize, width: usize, cols: usize, add: bool,
-    ) {
-        let mut c = 0;
-        while c + 2 * V::N <= cols {
-            slide::<V, 2>(lines.map(|l| l.from(c)), pre.map(|k| k.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, V::N, add);
-            c += 2 * V::N;
-        }
-        while c + V::N <= cols {
-            slide::<V, 1>(lines.map(|l| l.from(c)), pre.map(|k| k.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, V::N, add);
-            c += V::N;
-        }
-        if c < cols {
-            slide::<V, 1>(lines.map(|l| l.from(c)), pre.map(|k| k.from(c)), w.add(c), cols, turned, y.add(c), pitch, width, cols - c, add);
-        }
-    }
-
-    /// One row of a kernel gradient of 3x3: `sums[p,q] += sum over j of lines[p][j + q - 1] dy[j]`, for `width` pixels of
-    /// `cols` channels; `tap` floats lie between the taps of `sums`. Each row is summed for itself first.
-    unsafe fn slide_dw<V>(lines: [Line; 3], pre: Option<Coefficients>, dy: *const f32, pitch: usize, width: usize, sums: *mut f32, tap: usize, cols: usize) {
-        for c in (0..cols).step_by(V::N) {
-            let n = V::N.min(cols - c);
-            let (lines, pre) = (lines.map(|l| l.from(c)), pre.map(|k| k.from(c)));
-            let mut sum = [V::zero(); 9];
-            let (mut before, mut here) = (V::zero(), V::take(dy.add(c), n));
-            for j in 0..width {
-                let after = if j + 1 < width { V::take(dy.add((j + 1) * pitch + c), n) } else { V::zero() };
-                prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step));
-                prefetch(dy.wrapping_add((j + width) * pitch + c));
-                for p in 0..3 {
-                    let x = lines[p].read::<V>(j, 0, n, pre);
-                    sum[3 * p] = x.fma(after, sum[3 * p]);
-                    sum[3 * p + 1] = x.fma(here, sum[3 * p + 1]);
-                    sum[3 * p + 2] = x.fma(before, sum[3 * p + 2]);
-                }
-                (before, here) = (here, after);
-            }
-            for (t, sum) in sum.into_iter().enumerate() {
-                sum.put(sums.add(t * tap + c), n, true);
-            }
-        }
-    }
-
     /// Row `i` of the output of any window over the image at `x`; `w` is `[kernel_h, kernel_w, cols]`.
     unsafe fn window_row<V>(geom: &Geom, i: usize, x: *const f32, x_pitch: usize, pre: Option<Coefficients>, w: *const f32, y: *mut f32, y_pitch: usize, cols: usize, add: bool) {
         for j in 0..geom.output[1] {
@@ -241,16 +108,11 @@ simd! {
 }
 
 /// The 3x3 window over images of `size` pixels.
-fn slide_images(cpu: &Cpu, x: Src, pre: Option<Prologue>, w: &[f32], turned: bool, y: Dst, size: [usize; 2]) {
+fn slide_images(cpu: &Cpu, x: Src, entry: Entry, w: &[f32], turned: bool, y: Dst, size: [usize; 2]) {
+    let row = size[1] * y.pitch;
     cpu.pool.ranges(y.rows / size[1], grain(size[1] * y.cols), |rows| {
-        for r in rows {
-            let lines = Line::around(x, size, r / size[0], r % size[0]);
-            // SAFETY: the lines are rows of `x` or padding; row `r` of the images in `y` belongs to this thread.
-            unsafe {
-                let to = y.ptr().add(r * size[1] * y.pitch);
-                slide_row(cpu.isa, lines, pre.map(|p| p.from(0)), w.as_ptr(), turned, to, y.pitch, size[1], y.cols, y.adds());
-            }
-        }
+        // SAFETY: these rows of the images in `y` belong to this thread; a checked filter has nine taps.
+        unsafe { slide_rows(cpu.isa, x, entry, w, turned, size, rows.clone(), y.ptr().add(rows.start * row), y.pitch, y.adds()) }
     });
 }
 
@@ -261,7 +123,7 @@ impl Run<Cpu> for Depthwise {
         let [_, height, width, _] = call.ins[0].ty.shape.four().expect("an activation");
         let geom = geom(&self.window, height, width);
         if slides(&geom) {
-            return slide_images(cpu, x, pre, w, false, y, geom.input);
+            return slide_images(cpu, x, Entry::of(pre), w, false, y, geom.input);
         }
         let [out_h, out_w] = geom.output;
         cpu.pool.ranges(y.rows / out_w, grain(out_w * y.cols), |rows| {
@@ -282,7 +144,7 @@ impl Run<Cpu> for DepthwiseDx {
         let (cpu, dy, w, dx) = (call.device, call.src(0), call.src(1).flat(), call.dst(0));
         let geom = geom(&self.window, self.input[0], self.input[1]);
         if slides(&geom) {
-            return slide_images(cpu, dy, None, w, true, dx, geom.input);
+            return slide_images(cpu, dy, Entry::Plain, w, true, dx, geom.input);
         }
         let ([height, width], [out_h, out_w]) = (geom.input, geom.output);
         cpu.pool.ranges(dx.rows / width, grain(width * dx.cols), |rows| {
