@@ -253,9 +253,10 @@ def inference(table, oracle, work, net, size, whole, ours, images, variants):
             answers = json.loads(defrost("predict", ours, images, "--preprocess", mode, "--json", *flags))
             answers = {os.path.relpath(a["path"], images): list(a["probabilities"].values()) for a in answers}
             answers = np.array([answers[f] for f in json.loads(meta["files"])])
-            note = f"to Keras f64 {np.abs(answers - exact).max():.1e}, Keras f32 {np.abs(theirs - exact).max():.1e}"
+            # Against Keras in double precision: two results in f32 differ by what both rounded, and Keras's part is not ours to bound.
+            note = f"to Keras f32 {np.abs(answers - theirs).max():.1e}, which is {np.abs(theirs - exact).max():.1e} off itself"
             what = f"{size} px, --preprocess {mode}"
-            table.judge(title(net, flags, f"{what}: probabilities of {len(theirs)} PNG images"), np.abs(answers - theirs).max(), 1e-4, note)
+            table.judge(title(net, flags, f"{what}: probabilities of {len(theirs)} PNG images"), np.abs(answers - exact).max(), 1e-4, note)
             scores = json.loads(defrost("evaluate", ours, images, "--subset", "all", "--preprocess", mode, "--json", *flags))
             for score in ("loss", "accuracy"):
                 table.judge(title(net, flags, f"{what}: evaluate, {score}"), abs(scores[score] - float(meta[score])), 1e-4)
