@@ -47,8 +47,26 @@ __device__ __forceinline__ void channel_stats(const T* x, int x_pitch, double* p
     KERNEL_EXPORT(channel_stats_##type)
 SAME_TYPES(CHANNEL_STATS)
 
-// mean (+)= mean, var (+)= M2 / rows over all parts. Every part but the last has `rows_per_part` rows. Eight threads merge the parts of a
-// channel, the first of them merges the eight.
+// The moments of a column over what `part(p)` gives for first <= p < last: eight threads merge the parts, the first of them merges the
+// eight and has the result.
+template <class Read> __device__ __forceinline__ Moments merge_parts(int first, int last, bool real, Read part) {
+    __shared__ Moments held[HELPERS][FINISHED];
+    const int lane = threadIdx.x % FINISHED, helper = threadIdx.x / FINISHED;
+    Moments all = {0.0, 0.0, 0.0};
+    if (real) {
+#pragma unroll 4
+        for (int p = first + helper; p < last; p += HELPERS) all = merge(all, part(p));
+    }
+    held[helper][lane] = all;
+    __syncthreads();
+    if (helper == 0) {
+        for (int h = 1; h < HELPERS; ++h) all = merge(all, held[h][lane]);
+    }
+    return all;
+}
+__device__ __forceinline__ bool has_result() { return threadIdx.x < FINISHED; }
+
+// mean (+)= mean, var (+)= M2 / rows over all parts. Every part but the last has `rows_per_part` rows.
 extern "C" __global__ void __launch_bounds__(THREADS) finish_stats(
     const double* partial, // (parts, 2, cols): mean, M2
     int parts, int rows, int cols, int rows_per_part,
@@ -56,25 +74,43 @@ extern "C" __global__ void __launch_bounds__(THREADS) finish_stats(
     int add_mean,
     float* var, // (cols)
     int add_var) {
-    __shared__ Moments held[HELPERS][FINISHED];
-    const int lane = threadIdx.x % FINISHED, helper = threadIdx.x / FINISHED, c = blockIdx.x * FINISHED + lane;
-    Moments all = {0.0, 0.0, 0.0};
-    if (c < cols) {
-        for (int p = helper; p < parts; p += HELPERS) {
-            const double* from = partial + (size_t)p * 2 * cols + c;
-            const double n = min(rows_per_part, rows - p * rows_per_part);
-            all = merge(all, {n, from[0], from[cols]});
-        }
-    }
-    held[helper][lane] = all;
-    __syncthreads();
-    if (helper == 0 && c < cols) {
-        for (int h = 1; h < HELPERS; ++h) all = merge(all, held[h][lane]);
-        put(mean + c, (float)all.mean, add_mean);
-        put(var + c, (float)(all.m2 / rows), add_var);
-    }
+    const int c = blockIdx.x * FINISHED + threadIdx.x % FINISHED;
+    const Moments all = merge_parts(0, parts, c < cols, [&](int p) -> Moments {
+        const double* from = partial + (size_t)p * 2 * cols + c;
+        return {(double)min(rows_per_part, rows - p * rows_per_part), from[0], from[cols]};
+    });
+    if (!has_result() || c >= cols) return;
+    put(mean + c, (float)all.mean, add_mean);
+    put(var + c, (float)(all.m2 / rows), add_var);
 }
 KERNEL_EXPORT(finish_stats)
+
+// Merges what the epilogue of a convolution left of its results (conv2d.cu), `parts_per_group` parts for each blockIdx.y: into mean and
+// var where that is all of them, else into `group`, for finish_stats.
+extern "C" __global__ void __launch_bounds__(THREADS) merge_stats(
+    const float* partial, // (parts, 3, cols): pivot, sums of d = y - pivot and of d^2
+    int parts, int rows, int cols, int rows_per_part, int parts_per_group,
+    double* group, // (groups, 2, cols): mean, M2
+    float* mean, // (cols)
+    int add_mean,
+    float* var, // (cols)
+    int add_var) {
+    const int c = blockIdx.x * FINISHED + threadIdx.x % FINISHED, first = blockIdx.y * parts_per_group;
+    const Moments all = merge_parts(first, min(first + parts_per_group, parts), c < cols, [&](int p) -> Moments {
+        const float* from = partial + (size_t)p * 3 * cols + c;
+        const double n = min(rows_per_part, rows - p * rows_per_part), sum = from[cols], d = sum / n;
+        return {n, from[0] + d, fmax(from[2 * (size_t)cols] - d * sum, 0.0)};
+    });
+    if (!has_result() || c >= cols) return;
+    if (gridDim.y == 1) {
+        put(mean + c, (float)all.mean, add_mean);
+        put(var + c, (float)(all.m2 / rows), add_var);
+    } else {
+        double* to = group + (size_t)blockIdx.y * 2 * cols + c;
+        to[0] = all.mean, to[cols] = all.m2;
+    }
+}
+KERNEL_EXPORT(merge_stats)
 
 // dx (+)= dmean / N + 2 dvar (x - mean) / N        reads s, writes s
 template <int W, class T, class U>
@@ -166,7 +202,7 @@ KERNEL_EXPORT(moving_average)
 
 // y (+)= act(z), z = x scale + shift        reads s, writes s
 //
-// The gradients compute z again with the same fused multiply-add, so that they agree to the bit on where a relu was open.
+// The gradients compute z again with the same fused multiply-add (`before`).
 template <int W, class T, class U>
 __device__ __forceinline__ void scale_shift(
     const T* x, int x_pitch, const float* scale, const float* shift, U* y, int y_pitch, Sheet s, int act, int add) {
@@ -191,11 +227,6 @@ __device__ __forceinline__ void scale_shift(
     }                                                                                                                          \
     KERNEL_EXPORT(scale_shift_##type)
 SAME_TYPES(SCALE_SHIFT)
-
-// dz = dy act'(z): the gradient before the activation.
-__device__ __forceinline__ float before(int act, float dy, float x, float scale, float shift) {
-    return act == LINEAR ? dy : through(act, dy, activate(act, fmaf(x, scale, shift)));
-}
 
 // The sums of dz x and of dz of each part, to be added up by finish_sums.        reads 2s
 template <int W, class T>

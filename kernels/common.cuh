@@ -18,6 +18,13 @@ __device__ __forceinline__ float load(const bf16* p) { return __bfloat162float(*
 __device__ __forceinline__ void store(float* p, float v) { *p = v; }
 __device__ __forceinline__ void store(bf16* p, float v) { *p = __float2bfloat16(v); }
 
+// v as it is once it is stored.
+template <class T> __device__ __forceinline__ float stored(float v) {
+    T t;
+    store(&t, v);
+    return load(&t);
+}
+
 // Writes a result, or adds it to what lies there.
 template <class T> __device__ __forceinline__ void put(T* p, float v, int add) { store(p, add ? load(p) + v : v); }
 

@@ -103,6 +103,12 @@ __device__ __forceinline__ float through(int act, float dy, float y) {
     return dy;
 }
 
+// dz = dy act'(x scale + shift), the gradient before the activation. It computes z with the fused multiply-add that the forward pass had,
+// so that both agree to the bit on where a relu was open.
+__device__ __forceinline__ float before(int act, float dy, float x, float scale, float shift) {
+    return act == LINEAR ? dy : through(act, dy, activate(act, fmaf(x, scale, shift)));
+}
+
 // Instances of a kernel for storage types: NAME(suffix, type of the matrices read, type of the matrix written).
 #define SAME_TYPES(NAME) NAME(f32, float, float) NAME(bf16, bf16, bf16)
 #define ALL_TYPES(NAME) SAME_TYPES(NAME) NAME(bf16_f32, bf16, float) NAME(f32_bf16, float, bf16)

@@ -15,6 +15,7 @@ extern __shared__ __align__(16) unsigned char smem_raw[];
 template <int BM_, int BN_, int WM_, int WN_, int STAGES_> struct Tile {
     static constexpr int BM = BM_, BN = BN_, WM = WM_, WN = WN_, STAGES = STAGES_;
     static constexpr int THREADS = BM / WM * (BN / WN) * 32;
+    static constexpr int PITCH = BN + 4; // floats from row to row of the results in shared memory
 };
 
 // EXTENT x DEPTH elements in shared memory, the inner index contiguous. Rows are padded so that neither the copies nor the
@@ -236,13 +237,13 @@ template <class Math, class Tile, class A, class B> struct Ring {
     using SA = Slab<Math, Tile::BM, A::K_INNER>;
     using SB = Slab<Math, Tile::BN, B::K_INNER>;
     static constexpr int STAGE = SA::ELEMENTS + SB::ELEMENTS;
-    static constexpr int PITCH = Tile::BN + 4; // of the results
 };
 
 // Results (m0.., n0..) of the sum over first <= k < last of a(m, k) b(k, n). `finish(row, col, sums)` receives W neighbouring
-// results of the tile; results beyond the matrix are among them.
+// results of the tile; results beyond the matrix are among them. With `keep` the tile then holds what `finish` left there, for
+// epilogue.cuh.
 template <class Math, class Tile, bool VEC, int W, class A, class B, class Finish>
-__device__ __forceinline__ void product(const A& a, const B& b, int m0, int n0, int first, int last, Finish finish) {
+__device__ __forceinline__ void product(const A& a, const B& b, int m0, int n0, int first, int last, Finish finish, bool keep = false) {
     using R = Ring<Math, Tile, A, B>;
     using T = typename Math::Element;
     T* ring = reinterpret_cast<T*>(smem_raw); // [STAGES][a's slab, b's slab]
@@ -272,14 +273,18 @@ __device__ __forceinline__ void product(const A& a, const B& b, int m0, int n0, 
     cp_async_wait<0>();
     __syncthreads();
     float* results = reinterpret_cast<float*>(smem_raw); // [BM][PITCH]
-    sums.template put<typename R::SA, typename R::SB>(results + m * R::PITCH + n, R::PITCH, lane);
+    sums.template put<typename R::SA, typename R::SB>(results + m * Tile::PITCH + n, Tile::PITCH, lane);
     __syncthreads();
     for (int i = threadIdx.x * W; i < Tile::BM * Tile::BN; i += Tile::THREADS * W) {
         const int row = i / Tile::BN, col = i % Tile::BN;
         Floats<W> pack;
 #pragma unroll
-        for (int w = 0; w < W; w++) pack.v[w] = results[row * R::PITCH + col + w];
+        for (int w = 0; w < W; w++) pack.v[w] = results[row * Tile::PITCH + col + w];
         finish(row, col, pack);
+        if (keep) {
+#pragma unroll
+            for (int w = 0; w < W; w++) results[row * Tile::PITCH + col + w] = pack.v[w];
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Defrost beside PyTorch (eager and compiled) and Keras on this machine's CPU, each pair in one run, and how its time grows with the
 # batch, the input's size and the threads. Writes results/cpu/MACHINE.md.
-# usage: scripts/cpu-bench.sh [MACHINE] [--steps N] [--nets NET,..] [--modes train,frozen,infer] [--peers eager,compile,keras] [--no-growth]
+# usage: scripts/cpu-bench.sh [MACHINE] [--steps N] [--nets NET,..] [--modes train,frozen,infer] [--peers eager,compile,keras]
+#        [--precisions f32,bf16] [--no-growth]
 # TORCH_PYTHON and KERAS_PYTHON name Pythons that have the peers; without them, both are installed below target/peers.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -29,12 +29,13 @@ def ours(net, mode, steps, *more):
     return record([DEFROST, "bench", "--backbone", net, "--mode", mode, "--steps", str(steps), "--json", *more])
 
 
-def peer(args, kind, net, mode):
+def peer(args, kind, net, mode, precision):
     keras = kind == "keras"
     python, script = (args.keras, "keras_bench.py") if keras else (args.torch, "torch_bench.py")
     if not python:
         return None
     command = [python, f"{args.peers_at}/{script}", "--model", net, "--mode", mode, "--steps", str(args.steps)]
+    command += [] if keras else ["--dtype", precision]
     return record(command + (["--compile", "default"] if kind == "compile" else []))
 
 
@@ -52,15 +53,16 @@ def cell(value, digits=2):
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def compare(args, out):
-    kinds = [k for k in args.peers.split(",") if k]
+def compare(args, precision, out):
+    """A table of one precision; bf16 is PyTorch's autocast, which Keras has no like of on a CPU."""
+    kinds = [k for k in args.peers.split(",") if k and (precision == "f32" or k != "keras")]
     columns = ["network", "mode", "defrost"] + kinds + ["ratio to the best"] + ["defrost MiB"] + [f"{k} MiB" for k in kinds]
     out += ["| " + " | ".join(columns) + " |", "| " + " | ".join("---" for _ in columns) + " |"]
     versions = set()
     for mode in args.modes.split(","):
         for net in args.nets.split(","):
-            own = ours(net, mode, args.steps)
-            theirs = [peer(args, kind, net, mode) for kind in kinds]
+            own = ours(net, mode, args.steps, "--precision", precision)
+            theirs = [peer(args, kind, net, mode, precision) for kind in kinds]
             versions |= {t["peer"] for t in theirs if t}
             rate = lambda r: r and r["images_per_s"]
             best = max((rate(t) for t in theirs if t), default=None)
@@ -96,20 +98,24 @@ def main():
     ap.add_argument("--nets", default=",".join(NETS))
     ap.add_argument("--modes", default="train,frozen,infer")
     ap.add_argument("--peers", default="eager,compile,keras")
+    ap.add_argument("--precisions", default="f32", help="f32, bf16 or f32,bf16: bf16 beside PyTorch's autocast")
     ap.add_argument("--no-growth", action="store_true")
     args = ap.parse_args()
     peak = json.loads(subprocess.run([DEFROST, "bench", "--peak", "--json"], capture_output=True, text=True, check=True).stdout)
-    best = {a["threads"]: a["gflops"] for a in reversed(peak["arithmetic"])}
+    best = {a["threads"]: a["gflops"] for a in reversed(peak["arithmetic"]) if a["precision"] == "f32"}
     memory = peak["bandwidth"][-1]
     table = []
-    versions = compare(args, table)
+    versions = set()
+    for i, precision in enumerate(args.precisions.split(",")):
+        table += ["", f"## In {precision}", ""] if i else []
+        versions |= compare(args, precision, table)
     if not args.no_growth:
         growth(args, table)
     rust = subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.strip()
     head = [
         f"# CPU: {os.cpu_count()} cores of {cpu()}, {datetime.date.today()}",
         "",
-        f"f32, batch 16, default sizes: images per second, medians of {args.steps} steps after a warm-up, each row in one run; MiB are the",
+        f"{args.precisions.split(',')[0]}, batch 16, default sizes: images per second, medians of {args.steps} steps after a warm-up, each row in one run; MiB are the",
         "process's peak. `scripts/cpu-bench.sh` repeats it. Machines are shared and noisy: ratios say more than rates.",
         "",
         f"{rust}; {'; '.join(sorted(versions)) or 'no peer was there'}. Measured peak: "

@@ -60,9 +60,7 @@ impl<D: Backend> Program<D> {
     pub fn compile(graph: Graph, device: &D, passes: Passes) -> Result<Self> {
         check(&graph)?;
         let admitted = admitted(device, passes.precision)?;
-        let (able, Fusions { pre, past, depthwise, .. }) = (device.normalises_inputs(), passes.fusions);
-        let fusions = Fusions { pre: pre && able, past: past && able, depthwise: depthwise && able, ..passes.fusions };
-        let graph = fuse(precision(graph, admitted)?, fusions)?;
+        let graph = fuse(precision(graph, admitted, device.stores_half())?, passes.fusions.within(device.fuses()))?;
         let plan = plan(&graph, &|op, ins, outs| (device.scratch(op, ins, outs), device.derived(op, ins, outs)), passes.plan)?;
         let updates = |v: &crate::base::Val| matches!(graph.role(*v), Role::Update { of } if !graph.states.contains(&of));
         let trains = graph.nodes.iter().any(|n| n.phase == Phase::Update && n.outs.iter().any(updates));
@@ -403,9 +401,7 @@ fn admitted<D: Device>(device: &D, asked: Precision) -> Result<Precision> {
         return Ok(asked);
     }
     let words: Vec<String> = device.precisions().iter().map(Precision::to_string).collect();
-    Err(Error::input(format!("does not compute in {asked}"))
-        .at(device.describe())
-        .advise(format!("use --precision {}", words.join(" or "))))
+    Err(Error::input(device.refusal(asked)).at(device.describe()).advise(format!("use --precision {}", words.join(" or "))))
 }
 
 /// A number that nothing else has.

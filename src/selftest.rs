@@ -18,6 +18,7 @@ mod inputs;
 mod network;
 mod run;
 
+use crate::device::Device;
 use crate::device::cpu::{Cpu, Isa};
 use crate::error::Result;
 use crate::ops::{Case, Op};
@@ -103,8 +104,10 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
     for (i, case) in cases.iter().enumerate() {
         rows.extend(gradient::check(case, GRADIENT_BUDGET, 1.0)?);
         for cpu in &cpus {
-            rows.extend(run::check(case, cpu, How::PLAIN, Fault::None)?);
-            rows.extend(equal::check(case, cpu, How::PLAIN)?);
+            for how in ways(cpu) {
+                rows.extend(run::check(case, cpu, how, Fault::None)?);
+                rows.extend(equal::check(case, cpu, how)?);
+            }
         }
         progress(i + 1, cases.len());
     }
@@ -114,16 +117,20 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
         let bent = gradient::check(case, GRADIENT_BUDGET, 1.0 + 1e-5)?;
         planted += usize::from(!bent.is_empty());
         caught += usize::from(bent.iter().any(|row| !row.passed()));
-        for fault in Fault::PLANTED {
-            let Some(cpu) = cpus.first() else { continue };
-            planted += 1;
-            caught += usize::from(run::check(case, cpu, How::PLAIN, fault)?.iter().any(|row| !row.passed()));
+        let Some(cpu) = cpus.first() else { continue };
+        for (fault, how) in Fault::PLANTED.into_iter().flat_map(|fault| ways(cpu).map(move |how| (fault, how))) {
+            let found = run::check(case, cpu, how, fault)?;
+            planted += usize::from(!found.is_empty());
+            caught += usize::from(found.iter().any(|row| !row.passed()));
         }
     }
     let passed = rows.iter().filter(|r| r.passed()).count();
     let worst = rows.iter().max_by(|a, b| a.share.total_cmp(&b.share)).cloned();
     let (device, dtypes) = match target {
-        Target::Cpu => (cpus[0].describe_isas(), vec!["f64".into(), "f32".into()]),
+        Target::Cpu => (
+            cpus[0].describe_isas(),
+            ["f64"].into_iter().map(String::from).chain(ways(&cpus[0]).map(|how| how.precision.to_string())).collect(),
+        ),
         _ => ("naive".into(), vec!["f64".into()]),
     };
     Ok(Report {
@@ -137,6 +144,11 @@ pub fn run(target: Target, only: Option<&str>, progress: &dyn Fn(usize, usize)) 
         faults_caught: caught,
         worst,
     })
+}
+
+/// The precisions of a device.
+fn ways(cpu: &Cpu) -> impl Iterator<Item = How> + use<> {
+    [How::PLAIN, How::BF16].into_iter().take(cpu.precisions().len())
 }
 
 /// Every instruction set of this machine on two threads, and the best one on a single thread.

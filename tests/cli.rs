@@ -82,7 +82,7 @@ fn wrong_usage_is_refused_and_names_the_cause() {
     assert!(train(&["--input-size", "8"]).contains("VGG16 needs at least 32 pixels"));
     assert!(refusal(&["bench", "--backbone", "vgg16", "--batch-size", "0"], 2).contains("at least 1"));
     assert!(refusal(&["bench", "--backbone", "vgg16", "--input-size", "16"], 2).contains("at least 32"));
-    assert!(refusal(&["bench", "--backbone", "vgg16", "--input-size", "32", "--precision", "bf16"], 2).contains("f32"));
+    assert!(refusal(&["bench", "--backbone", "vgg16", "--input-size", "32", "--precision", "tf32", "--device", "cpu"], 2).contains("f32"));
     assert!(refusal(&["bench", "--backbone", "vgg16", "--device", "gpu"], 2).contains("cuda:N"));
     assert!(refusal(&["bench", "--peak", "--device", "cuda"], 2).contains("the processor"));
     assert!(refusal(&["summary", "missing.safetensors"], 2).contains("missing.safetensors"));

@@ -1,12 +1,13 @@
 //! The CUDA kernels without a GPU: the emulated driver runs the same source. Needs a C++ compiler (g++, or the one in CXX).
 
+use defrost::base::{Precision, Val};
 use defrost::device::Arena;
 use defrost::device::cpu::{Cpu, Isa};
 use defrost::device::cuda::emulated::{Build, Emulated, Manner, object, open};
 use defrost::device::cuda::gpu;
 use defrost::exec::{Passes, Program, Session};
 use defrost::models::{Backbone, BatchNorm, Purpose, Spec};
-use defrost::ops::{Backend, Sgd, kernels};
+use defrost::ops::{Backend, Op, Sgd, kernels};
 use defrost::selftest::{Target, run};
 use defrost::train::{Optimizer, fill, training_graph};
 use std::collections::BTreeSet;
@@ -128,6 +129,48 @@ fn inception_v3_trains_on_the_emulated_device() {
 fn densenet121_trains_on_the_emulated_device() {
     trains_as_the_cpu_does(Backbone::DenseNet121);
 }
+
+/// Batch norm's sums over what a convolution makes are fields of that convolution: no row of its own is left that could be one.
+#[test]
+fn statistics_and_sums_are_taken_where_convolutions_leave_their_results() {
+    let device = open(Manner::FAST).unwrap();
+    for (backbone, expected) in FUSED {
+        let spec = Spec { batch: BATCH, size: backbone.minimum_size(), purpose: Purpose::Train, ..Spec::new(backbone, CLASSES) };
+        let sgd = Optimizer::Sgd(Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 });
+        let graph = training_graph(&spec.build().unwrap(), &sgd).unwrap();
+        for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+            let program = Program::compile(graph.clone(), &device, Passes { precision, ..Passes::default() }).unwrap();
+            let (rows, uses, makers) = (&program.graph().nodes, program.graph().uses(), program.graph().producers());
+            let made_by = |v: Val| makers[v.index()].map(|row| &rows[row].op);
+            let batch_norm = |row: &usize| matches!(rows[*row].op, Op::ScaleShiftSums(_) | Op::ScaleShiftDx(_));
+            let missed = rows.iter().filter(|row| match row.op {
+                Op::ChannelStats(_) => matches!(made_by(row.ins[0]), Some(Op::Conv2d(_))),
+                Op::ScaleShiftSums(_) => {
+                    matches!(made_by(row.ins[0]), Some(Op::Conv2dDx(_))) && uses[row.ins[0].index()].iter().all(batch_norm)
+                }
+                Op::ActivationDx(_) => matches!(made_by(row.ins[0]), Some(Op::Conv2dDx(_))) && uses[row.ins[0].index()].len() == 1,
+                _ => false,
+            });
+            assert_eq!(missed.map(|row| row.op.to_string()).collect::<Vec<_>>(), Vec::<String>::new(), "{backbone} {precision}");
+            let count = |pick: fn(&Op) -> bool| rows.iter().filter(|row| pick(&row.op)).count();
+            let found = [
+                count(|op| matches!(op, Op::Conv2d(conv) if conv.stats)),
+                count(|op| matches!(op, Op::Conv2dDx(dx) if dx.sums.is_some())),
+                count(|op| matches!(op, Op::Conv2dDx(dx) if dx.mask.is_some())),
+            ];
+            assert_eq!(found, expected, "{backbone} {precision}");
+        }
+    }
+}
+
+/// Convolutions whose statistics are taken (all that a batch norm follows, but not those that an average pool comes after), input gradients
+/// that go on through a batch norm, and through a ReLU (those that are not one of several gradients of one value, or go to a pool first).
+const FUSED: [(Backbone, [usize; 3]); 4] = [
+    (Backbone::Vgg16, [0, 0, 8]),
+    (Backbone::DenseNet121, [120, 116, 0]),
+    (Backbone::Xception, [40, 1, 0]),
+    (Backbone::InceptionV3, [85, 44, 0]),
+];
 
 #[test]
 fn without_a_gpu_one_sentence_says_why() {

@@ -53,6 +53,19 @@ pub enum Math {
     Full,
     /// Rounded to tf32 (10 bits of fraction) and summed in f32, on the tensor cores of NVIDIA GPUs.
     Tf32,
+    /// Rounded to bf16 and summed in f32, two products at a time, on processors that have an instruction for it.
+    Bf16,
+}
+
+impl Math {
+    /// An operand as it is multiplied.
+    pub fn round(self, x: f64) -> f64 {
+        match self {
+            Math::Full => x,
+            Math::Tf32 => f64::from(f32::from_bits(((x as f32).to_bits() + 0x1000) & !0x1fff)),
+            Math::Bf16 => DType::Bf16.round(x),
+        }
+    }
 }
 
 impl fmt::Display for DType {

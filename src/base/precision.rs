@@ -12,8 +12,8 @@ pub enum Precision {
     F32,
     /// Everything stored in f32; convolutions multiply in tf32 on tensor cores.
     Tf32,
-    /// Activations and their gradients in bf16, and convolutions multiply in it. Weights, statistics, coefficients, the head, the
-    /// loss, gradients of weights and gradients that many rows add to stay in f32.
+    /// Convolutions multiply in bf16; on a GPU, activations and their gradients lie in memory in it, too. Weights, statistics,
+    /// coefficients, the head, the loss, gradients of weights and gradients that many rows add to stay in f32.
     Bf16,
 }
 

@@ -3,7 +3,7 @@
 use super::device::{DeviceArgs, on_device};
 use super::output;
 use super::workload::{Mode, Workload};
-use crate::base::Precision;
+use crate::base::{Math, Precision};
 use crate::device::cpu::{Isa, Pool};
 use crate::error::Result;
 use crate::models::Backbone;
@@ -35,7 +35,7 @@ pub struct Args {
     /// Side of the images in pixels [default: the network's own]
     #[arg(long, value_name = "N", value_parser = super::positive)]
     input_size: Option<usize>,
-    /// What to compute in: f32, on a GPU also tf32 and bf16; naive computes in f64
+    /// What to compute in: f32; bf16 on a GPU or a processor that multiplies it; tf32 on a GPU; naive computes in f64
     #[arg(long, value_name = "TYPE")]
     precision: Option<Precision>,
     #[command(flatten)]
@@ -122,6 +122,7 @@ struct PeakRecord {
 #[derive(Serialize)]
 struct ArithmeticRecord {
     isa: String,
+    precision: String,
     threads: usize,
     gflops: f64,
 }
@@ -133,6 +134,11 @@ struct BandwidthRecord {
     copy_gb_s: f64,
 }
 
+/// The precision of measured products.
+fn in_words(a: &Arithmetic) -> &'static str {
+    if a.math == Math::Bf16 { "bf16" } else { "f32" }
+}
+
 /// Measures the machine: one thread and all threads.
 fn peak(args: &Args) -> Result<()> {
     let cpu = args.device.measured()?;
@@ -140,11 +146,18 @@ fn peak(args: &Args) -> Result<()> {
     let cpus = if cpu.threads() > 1 { vec![&single, &cpu] } else { vec![&cpu] };
     let pools: Vec<&Pool> = cpus.iter().map(|cpu| &cpu.pool).collect();
     let isas = Isa::ALL.into_iter().filter(|isa| isa.available());
-    let peaks: Vec<Arithmetic> = isas.flat_map(|isa| pools.iter().map(move |pool| arithmetic(isa, pool))).collect();
+    let mut peaks: Vec<Arithmetic> = isas.flat_map(|isa| pools.iter().map(move |pool| arithmetic(isa, Math::Full, pool))).collect();
+    let has_bf16 = cpu.isa.has_bf16();
+    peaks.extend(pools.iter().filter(|_| has_bf16).map(|pool| arithmetic(cpu.isa, Math::Bf16, pool)));
     let bandwidths: Vec<Bandwidth> = cpus.iter().map(|cpu| bandwidth(cpu)).collect();
     let giga = |rate: f64| (rate / 1e7).round() / 1e2;
     if args.json {
-        let arithmetic = |a: &Arithmetic| ArithmeticRecord { isa: a.isa.to_string(), threads: a.threads, gflops: giga(a.flops_per_s) };
+        let arithmetic = |a: &Arithmetic| ArithmeticRecord {
+            isa: a.isa.to_string(),
+            precision: in_words(a).into(),
+            threads: a.threads,
+            gflops: giga(a.flops_per_s),
+        };
         let bandwidth = |b: &Bandwidth| BandwidthRecord { threads: b.threads, read_gb_s: giga(b.read), copy_gb_s: giga(b.copy) };
         let (arithmetic, bandwidth) = (peaks.iter().map(arithmetic).collect(), bandwidths.iter().map(bandwidth).collect());
         return output::json(&PeakRecord { arithmetic, bandwidth });
@@ -152,7 +165,7 @@ fn peak(args: &Args) -> Result<()> {
     let columns = [("", Align::Left), ("threads", Align::Right), ("", Align::Right), ("", Align::Left)];
     let mut table = Table::new(&columns);
     for a in peaks {
-        table.row([format!("f32 {}", a.isa), a.threads.to_string(), format!("{:.1}", giga(a.flops_per_s)), "GFLOP/s".into()]);
+        table.row([format!("{} {}", in_words(&a), a.isa), a.threads.to_string(), format!("{:.1}", giga(a.flops_per_s)), "GFLOP/s".into()]);
     }
     table.rule();
     for b in bandwidths {

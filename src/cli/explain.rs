@@ -7,7 +7,7 @@ use super::output;
 use super::subject::{Subject, in_training};
 use crate::base::{Ty, Val};
 use crate::device::cpu::Cpu;
-use crate::device::{Operand, Write};
+use crate::device::{Device, Operand, Write};
 use crate::error::{Error, Result};
 use crate::exec::{Passes, Program};
 use crate::ir::{Graph, Node, Phase, show, show_row};
@@ -124,11 +124,16 @@ fn step_graph(model: &Model) -> Result<Graph> {
     training_graph(model, &Optimizer::Sgd(Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 }))
 }
 
+/// What fusion makes of a graph on the CPU.
+fn fused(graph: Graph) -> Result<Graph> {
+    fuse(graph, Fusions::ALL.within(Cpu::new(1)?.fuses()))
+}
+
 fn dump(model: &Model, stage: Stage) -> Result<String> {
     match stage {
         Stage::Model => Ok(show(&model.graph, |_| true)),
         Stage::Grad => Ok(show(&step_graph(model)?, |_| true)),
-        Stage::Fuse => Ok(show(&fuse(step_graph(model)?, Fusions::ALL)?, |_| true)),
+        Stage::Fuse => Ok(show(&fused(step_graph(model)?)?, |_| true)),
         Stage::Plan => {
             let program = Program::compile(step_graph(model)?, &Cpu::new(1)?, Passes::default())?;
             Ok(program.steps().iter().map(show_step).collect())
@@ -180,7 +185,7 @@ fn explain(model: &Model, layer: &Layer, grad: bool) -> Result<String> {
         let _ = writeln!(text, "\n{}", heading(phase, rows.len()));
         rows.iter().for_each(|node| text += &describe(&graph, node));
     }
-    let fused = fuse(graph.clone(), Fusions::ALL)?;
+    let fused = fused(graph.clone())?;
     let (before, after) = (rows_of(&graph, layer, phases), rows_of(&fused, layer, phases));
     if !before.is_empty() {
         text += "\nafter fusion\n";

@@ -3,7 +3,7 @@
 use super::device::{Chosen, DeviceArgs};
 use super::output;
 use super::workload::{Mode, Workload};
-use crate::base::Precision;
+use crate::base::{Math, Precision};
 use crate::error::{Error, Result};
 use crate::models::Backbone;
 use crate::ops::Backend;
@@ -33,7 +33,7 @@ pub struct Args {
     /// Side of the images in pixels [default: the network's own]
     #[arg(long, value_name = "N", value_parser = super::positive)]
     input_size: Option<usize>,
-    /// What to compute in: f32, on a GPU also tf32 and bf16
+    /// What to compute in: f32; bf16 on a GPU or a processor that multiplies it; tf32 on a GPU
     #[arg(long, value_name = "TYPE", default_value_t = Precision::F32)]
     precision: Precision,
     #[command(flatten)]
@@ -69,7 +69,9 @@ pub fn run(args: Args) -> Result<()> {
     let profile = match args.device.open()? {
         Chosen::Cpu(cpu) => {
             let memory = bandwidth(&cpu);
-            let peaks = Peaks { flops_per_s: arithmetic(cpu.isa, &cpu.pool).flops_per_s, bytes_per_s: memory.read.max(memory.copy) };
+            let math = if args.precision == Precision::Bf16 { Math::Bf16 } else { Math::Full };
+            let flops_per_s = arithmetic(cpu.isa, math, &cpu.pool).flops_per_s;
+            let peaks = Peaks { flops_per_s, bytes_per_s: memory.read.max(memory.copy) };
             measured(workload, cpu, peaks, args.steps)?
         }
         Chosen::Cuda(gpu) => {

@@ -1,6 +1,7 @@
 //! `defrost selftest`: the op table against the specification, on this machine.
 
 use super::{layer_times, output};
+use crate::base::Precision;
 use crate::device::cpu::Cpu;
 use crate::error::{Error, Result};
 use crate::models::did_you_mean;
@@ -32,6 +33,9 @@ pub struct Args {
     /// Threads, with --time [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), requires = "time")]
     threads: Option<u16>,
+    /// What convolutions multiply, with --time: f32, or bf16 beside it where the processor does
+    #[arg(long, value_name = "TYPE", default_value_t = Precision::F32, requires = "time")]
+    precision: Precision,
     /// Plain sums in every convolution, with --time
     #[arg(long, requires = "time")]
     exact: bool,
@@ -78,7 +82,7 @@ pub fn run(args: Args) -> Result<()> {
             return Err(Error::input("the naive device is a specification, its speed says nothing").at("time").advise("use --device cpu"));
         }
         let cpu = Cpu::new(args.threads.map_or(0, usize::from))?.exact(args.exact);
-        return layer_times::run(&cpu, args.batch_size, args.json);
+        return layer_times::run(&cpu, args.batch_size, args.precision, args.json);
     }
     let ops: Vec<&str> = Op::names().into_iter().filter(|name| args.op.as_deref().is_none_or(|op| op == *name)).collect();
     if let (Some(op), true) = (&args.op, ops.is_empty()) {

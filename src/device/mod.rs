@@ -70,6 +70,27 @@ pub struct Operand {
     pub write: Write,
 }
 
+/// Fields of convolutions that a device has to know: what a row needs, or what a device can. None by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fusible {
+    /// The batch norm before a convolution, in the convolution and its gradients: `pre` and `past`.
+    pub inputs: bool,
+    /// The statistics of a convolution's results: `Conv2d.stats`.
+    pub stats: bool,
+    /// What an input gradient goes on through on its way out: `Conv2dDx.mask` and `Conv2dDx.sums`.
+    pub gradients: bool,
+}
+
+impl Fusible {
+    /// Every field.
+    pub const ALL: Fusible = Fusible { inputs: true, stats: true, gradients: true };
+
+    /// Whether a device that can do this much runs a row that needs `other`.
+    pub fn covers(self, other: Fusible) -> bool {
+        (self.inputs || !other.inputs) && (self.stats || !other.stats) && (self.gradients || !other.gradients)
+    }
+}
+
 /// A machine that holds memory. What it can compute is the list of ops that implement [`crate::ops::Run`] for it.
 pub trait Device: Sized {
     /// One arena's memory.
@@ -80,17 +101,25 @@ pub trait Device: Sized {
     /// What a person calls it, with what was found out about the machine: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
 
-    /// Whether convolutions and their gradients can take in what is before them, batch norms and depthwise convolutions (the
-    /// fields `pre`, `past` and `depthwise`).
-    fn normalises_inputs(&self) -> bool {
-        false
+    /// The fields that fusion may fill for this device, of those that not every device runs.
+    fn fuses(&self) -> Fusible {
+        Fusible::default()
     }
 
     /// The number type that `f32` models run in on this device.
     fn float(&self) -> DType;
 
+    /// Whether values may lie in its memory in half precision. On a device where they may not, a policy of bf16 rounds what
+    /// convolutions multiply, on its way to the product, and nothing else.
+    fn stores_half(&self) -> bool;
+
     /// What programs on this device may compute in.
     fn precisions(&self) -> &'static [Precision];
+
+    /// What is said to one who asks for a precision that is not among them.
+    fn refusal(&self, asked: Precision) -> String {
+        format!("does not compute in {asked}")
+    }
 
     /// Zeroed memory of at least `bytes` bytes, aligned to 64.
     ///

@@ -3,7 +3,7 @@
 //! An op's `naive.rs` reads its inputs as dense owned [`Array`]s, computes with plain loops, and hands results back;
 //! pitch, [`Write::Add`] and aliasing are settled here once, so that no naive op can get them wrong or depend on them.
 
-use super::{Call, Device, Operand, Write};
+use super::{Call, Device, Fusible, Operand, Write};
 use crate::base::{DType, Precision, Shape};
 use crate::error::Result;
 use std::cell::RefCell;
@@ -21,12 +21,16 @@ impl Device for Naive {
         "naive (f64 loops, one thread)".into()
     }
 
-    fn normalises_inputs(&self) -> bool {
-        true
+    fn fuses(&self) -> Fusible {
+        Fusible::ALL
     }
 
     fn float(&self) -> DType {
         DType::F64
+    }
+
+    fn stores_half(&self) -> bool {
+        false
     }
 
     fn precisions(&self) -> &'static [Precision] {

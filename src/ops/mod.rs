@@ -11,9 +11,10 @@ use crate::base::{Math, Shape, Ty, Val};
 use crate::device::cpu::Cpu;
 use crate::device::cuda::Cuda;
 use crate::device::naive::Naive;
-use crate::device::{Call, Device};
+use crate::device::{Call, Device, Fusible};
 use crate::error::Result;
 use std::fmt::{self, Debug};
+use std::ops::Range;
 
 #[cfg(test)]
 mod norm_testing;
@@ -48,6 +49,12 @@ pub trait Rule: Clone + PartialEq + Debug + Into<Op> {
     fn terms(&self, ins: &[Ty], outs: &[Ty]) -> usize {
         let _ = (ins, outs);
         1
+    }
+
+    /// Of a row that takes something of its first result as that is stored, its epilogue: the row that would take it, and the inputs
+    /// that this one reads after the first result. Its results are the later ones of the row; the errors of the first are not theirs.
+    fn epilogue(&self) -> Option<(Op, Range<usize>)> {
+        None
     }
 
     /// The input whose memory result `out` may take over: the op reads each element of it before it writes that element.
@@ -273,6 +280,8 @@ macro_rules! ops {
             pub fn flops(&self, ins: &[Ty], outs: &[Ty]) -> u64 { each!(self, op => op.flops(ins, outs)) }
             /// See [`Rule::terms`].
             pub fn terms(&self, ins: &[Ty], outs: &[Ty]) -> usize { each!(self, op => op.terms(ins, outs)) }
+            /// See [`Rule::epilogue`].
+            pub fn epilogue(&self) -> Option<(Op, Range<usize>)> { each!(self, op => op.epilogue()) }
             /// See [`Rule::in_place`].
             pub fn in_place(&self, out: usize) -> Option<usize> { each!(self, op => op.in_place(out)) }
             /// See [`Rule::weights`].
@@ -357,16 +366,16 @@ impl Op {
 }
 
 impl Op {
-    /// Whether fusion has filled one of the fields `pre`, `past` and `depthwise`, which not every device runs (see
-    /// [`Device::normalises_inputs`]).
-    pub fn normalises_input(&self) -> bool {
+    /// Which of the fields that not every device runs fusion has filled (see [`Device::fuses`]).
+    pub fn needs(&self) -> Fusible {
+        let normalises = |pre: Option<Act>| Fusible { inputs: pre.is_some(), ..Fusible::default() };
         match self {
-            Op::Conv2d(op) => op.pre.is_some() || op.depthwise.is_some(),
-            Op::Conv2dDx(op) => op.past.is_some(),
-            Op::Conv2dDw(op) => op.pre.is_some(),
-            Op::Depthwise(op) => op.pre.is_some(),
-            Op::DepthwiseDw(op) => op.pre.is_some(),
-            _ => false,
+            Op::Conv2d(op) => Fusible { stats: op.stats, ..normalises(op.pre.or(op.depthwise)) },
+            Op::Conv2dDx(op) => Fusible { gradients: op.mask.or(op.sums).is_some(), ..normalises(op.past) },
+            Op::Conv2dDw(op) => normalises(op.pre),
+            Op::Depthwise(op) => normalises(op.pre),
+            Op::DepthwiseDw(op) => normalises(op.pre),
+            _ => Fusible::default(),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Fusion: neighbouring rows become a field of their producer. It runs after `grad`, over both halves, and never makes a
-//! new op, so gradient rules see plain rows only. Each rule is exact algebra up to the order of rounding.
+//! new op, so gradient rules see plain rows only. Each rule is exact algebra up to the order of rounding. The last three are in `epilogue.rs`.
 //!
 //! | field | rows that it swallows |
 //! | --- | --- |
@@ -11,9 +11,13 @@
 //! | `Conv2d.depthwise` of a 1x1 window | `depthwise` before it, and a ReLU before that, if nothing else reads their results |
 //! | `Conv2dDx.past` of a 1x1 window | `scale_shift_sums` and `scale_shift_dx` after it, if nothing else reads its result |
 //! | `ScaleShiftDx.stats` | `channel_stats_dx` whose result is added to its own |
+//! | `Conv2dDx.mask` | `activation_dx` of its result, if nothing else reads that |
+//! | `Conv2dDx.sums` | `scale_shift_sums` of its result, and the mask of the `scale_shift_dx` that reads it too |
+//! | `Conv2d.stats` | `channel_stats` of its result |
 
 use super::group::group;
 use crate::base::{DType, Val};
+use crate::device::Fusible;
 use crate::error::Result;
 use crate::ir::{Graph, Node, Role, check};
 use crate::ops::activation::Act;
@@ -38,14 +42,32 @@ pub struct Fusions {
     pub past: bool,
     /// A depthwise convolution into the 1x1 convolution after it, if nothing else reads its result.
     pub depthwise: bool,
+    /// `activation_dx` into the input gradient before it.
+    pub mask_out: bool,
+    /// The sums of a `scale_shift`'s gradient into the input gradient before them.
+    pub sums_out: bool,
+    /// `channel_stats` into the convolution before it.
+    pub stats_out: bool,
     /// Average pools and 1x1 convolutions change places, see `commute.rs`.
     pub pools: bool,
 }
 
 impl Fusions {
     /// Every rule.
-    pub const ALL: Fusions =
-        Fusions { scale: true, bias: true, act: true, stats: true, group: true, pre: true, past: true, depthwise: true, pools: true };
+    pub const ALL: Fusions = Fusions {
+        scale: true,
+        bias: true,
+        act: true,
+        stats: true,
+        group: true,
+        pre: true,
+        past: true,
+        depthwise: true,
+        mask_out: true,
+        sums_out: true,
+        stats_out: true,
+        pools: true,
+    };
     /// No rule: every row as the model wrote it.
     pub const NONE: Fusions = Fusions {
         scale: false,
@@ -56,8 +78,24 @@ impl Fusions {
         pre: false,
         past: false,
         depthwise: false,
+        mask_out: false,
+        sums_out: false,
+        stats_out: false,
         pools: false,
     };
+
+    /// These rules, without those whose fields a device does not run.
+    pub fn within(self, able: Fusible) -> Fusions {
+        Fusions {
+            pre: self.pre && able.inputs,
+            past: self.past && able.inputs,
+            depthwise: self.depthwise && able.inputs,
+            mask_out: self.mask_out && able.gradients,
+            sums_out: self.sums_out && able.gradients,
+            stats_out: self.stats_out && able.stats,
+            ..self
+        }
+    }
 }
 
 /// Applies the rules, drops rows that nothing needs any more, and checks the result.
@@ -74,6 +112,9 @@ pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
         (fusions.act, Fuser::act_into_gradient),
         (fusions.stats, Fuser::stats_into_gradient),
         (fusions.past, Fuser::scale_gradient_into_conv),
+        (fusions.mask_out, Fuser::mask_into_conv),
+        (fusions.sums_out, Fuser::sums_into_conv),
+        (fusions.stats_out, Fuser::stats_into_conv),
         (fusions.pre, Fuser::scale_into_readers),
         (fusions.depthwise, Fuser::depthwise_into_conv),
     ] {
@@ -117,9 +158,19 @@ impl Fuser {
         Some((row, self.rows[row].as_ref()?))
     }
 
+    /// Whether rows alone read `v`, and the host does not.
+    pub(super) fn is_private(&self, v: Val) -> bool {
+        self.graph.role(v) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != v)
+    }
+
     /// Whether `row` alone reads `v`, and the host does not.
     pub(super) fn only_reader(&self, v: Val, row: usize) -> bool {
-        self.readers[v.index()] == [row] && self.graph.role(v) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != v)
+        self.readers[v.index()] == [row] && self.is_private(v)
+    }
+
+    /// Whether `v` is there when `row` runs.
+    pub(super) fn is_made_before(&self, v: Val, row: usize) -> bool {
+        self.makers[v.index()].is_none_or(|maker| maker < row)
     }
 
     /// Takes a row out; its inputs lose a reader.
@@ -242,9 +293,8 @@ impl Fuser {
             let node = self.rows[row].as_ref().expect("picked above");
             let (Op::Conv2dDx(conv), da) = (&node.op, node.outs[0]) else { continue };
             let pointwise = conv.window.on(conv.input[0], conv.input[1]).is_ok_and(|g| g.is_pointwise());
-            let private = self.graph.role(da) == Role::Temp && self.graph.outputs.iter().all(|&(_, o)| o != da);
             let &[first, second] = &self.readers[da.index()][..] else { continue };
-            if !pointwise || !private || conv.past.is_some() {
+            if !pointwise || !self.is_private(da) || conv.is_fused() {
                 continue;
             }
             let reader = |row: usize| self.rows[row].as_ref().expect("a reader is in place");
@@ -275,8 +325,7 @@ impl Fuser {
                 let reader = self.rows[r].as_ref().expect("a reader is in place");
                 reader.ins[0] == y && !reader.ins[1..].contains(&y) && with_pre(&reader.op, act).is_some()
             };
-            let read_by_host = self.graph.role(y) != Role::Temp || self.graph.outputs.iter().any(|&(_, o)| o == y);
-            if read_by_host || readers.is_empty() || !readers.iter().all(normalises) {
+            if !self.is_private(y) || readers.is_empty() || !readers.iter().all(normalises) {
                 continue;
             }
             for reader in readers {

@@ -4,6 +4,7 @@
 //! producer, `plan` gives every value a place in memory. [`crate::exec`] runs what comes out.
 
 mod commute;
+mod epilogue;
 pub mod fuse;
 pub mod grad;
 pub mod group;

@@ -1,9 +1,11 @@
 //! Chooses the number type of every value. Models are written in f32; a policy says what they run in.
 //!
-//! Under bf16 each row gets its operands in the types that its op asks for ([`Rule::storage`](crate::ops::Rule::storage)), by casts
-//! where need be, and inference says the types of its results. Filters are copied to bf16 once for all rows that read them, as many
-//! as fit in one row. The gradient of a value that dense blocks concatenate again and again is a sum of many parts: it stays in f32,
-//! and the rows that add to it write f32 (`wide`). The pass runs before fusion, so that a cast is seen by it like any other row.
+//! Under bf16 on a device that stores it, each row gets its operands in the types that its op asks for
+//! ([`Rule::storage`](crate::ops::Rule::storage)), by casts where need be, and inference says the types of its results. Filters are
+//! copied to bf16 once for all rows that read them, as many as fit in one row. The gradient of a value that dense blocks concatenate
+//! again and again is a sum of many parts: it stays in f32, and the rows that add to it write f32 (`wide`). The pass runs before
+//! fusion, so that a cast is seen by it like any other row. On another device all values stay in f32, and convolutions round their
+//! operands as they multiply them; so they do under tf32 everywhere.
 
 use crate::base::{DType, Math, Precision, Val};
 use crate::error::{Error, Result};
@@ -11,23 +13,27 @@ use crate::ir::{Graph, Node, Phase, Role};
 use crate::ops::{Cast, ChannelStatsDx, MOST_CASTS, Op, ScaleShiftDx, Storage, WeightCast};
 use std::collections::HashMap;
 
-/// Gives every value its number type.
+/// Gives every value its number type, and convolutions their arithmetic. `stores_half`: whether values of the device may be bf16.
 ///
 /// # Errors
 /// An internal error if an op refuses the types.
-pub fn precision(mut graph: Graph, policy: Precision) -> Result<Graph> {
-    let float = policy.float();
+pub fn precision(mut graph: Graph, policy: Precision, stores_half: bool) -> Result<Graph> {
+    let (float, mixed) = (policy.float(), policy == Precision::Bf16 && stores_half);
+    let math = match policy {
+        Precision::Tf32 => Math::Tf32,
+        Precision::Bf16 if !mixed => Math::Bf16,
+        _ => Math::Full,
+    };
     graph.values.iter_mut().for_each(|v| v.ty.dtype = float);
     for node in &mut graph.nodes {
         match &mut node.op {
             Op::Constant(constant) => constant.dtype = float,
-            op if policy == Precision::Tf32 => {
-                op.multiply_in(Math::Tf32);
+            op => {
+                op.multiply_in(math);
             }
-            _ => {}
         }
     }
-    if policy == Precision::Bf16 { Mixed::new(graph).run() } else { Ok(graph) }
+    if mixed { Mixed::new(graph).run() } else { Ok(graph) }
 }
 
 /// A graph whose rows are being given types, one after another.
@@ -171,7 +177,7 @@ mod tests {
 
     #[test]
     fn bf16_is_for_pixels_and_filters_alone() {
-        let graph = precision(network(), Precision::Bf16).unwrap();
+        let graph = precision(network(), Precision::Bf16, true).unwrap();
         check(&graph).unwrap();
         for node in &graph.nodes {
             for (i, &v) in node.ins.iter().enumerate() {
@@ -187,18 +193,20 @@ mod tests {
     }
 
     #[test]
-    fn tf32_changes_arithmetic_and_no_type() {
-        let plain = precision(network(), Precision::F32).unwrap();
-        let graph = precision(network(), Precision::Tf32).unwrap();
-        assert_eq!(plain.values, graph.values);
-        assert!(graph.nodes.iter().filter_map(|n| n.op.math()).all(|math| math == Math::Tf32));
+    fn rounding_on_the_way_to_a_product_changes_arithmetic_and_no_type() {
+        let plain = precision(network(), Precision::F32, true).unwrap();
+        for (policy, stores_half, expected) in [(Precision::Tf32, true, Math::Tf32), (Precision::Bf16, false, Math::Bf16)] {
+            let graph = precision(network(), policy, stores_half).unwrap();
+            assert_eq!(plain.values, graph.values);
+            assert!(graph.nodes.iter().filter_map(|n| n.op.math()).all(|math| math == expected));
+        }
     }
 
     #[test]
     fn gradients_of_parameters_and_of_concatenated_values_stay_in_f32() {
         let graph = network();
         let y = graph.output("y").unwrap();
-        let graph = precision(grad::train(graph, y).unwrap(), Precision::Bf16).unwrap();
+        let graph = precision(grad::train(graph, y).unwrap(), Precision::Bf16, true).unwrap();
         check(&graph).unwrap();
         let gradients = graph.values.iter().filter(|v| matches!(v.role, Role::Gradient { .. }));
         assert!(gradients.map(|v| v.ty.dtype).all(|dtype| dtype == DType::F32));

@@ -1,14 +1,17 @@
 //! What the machine can do at best: fused multiply-adds that never leave the registers, and bytes through memory.
 
+use crate::base::Math;
 use crate::device::cpu::{Cpu, Isa, Pool};
 use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// Peak arithmetic of an instruction set, f32, a multiply-add counted as two operations.
+/// Peak arithmetic of an instruction set, a multiply-add counted as two operations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Arithmetic {
     pub isa: Isa,
+    /// What is multiplied: f32, or pairs of bf16.
+    pub math: Math,
     pub threads: usize,
     pub flops_per_s: f64,
 }
@@ -60,6 +63,30 @@ crate::simd! {
     }
 }
 
+/// `rounds` times `SUMS` independent sums of two products of bf16 more in each lane, from `SUMS` vectors of floats at `start`; their sum, a
+/// vector, goes to `result`.
+///
+/// # Safety
+/// The processor has the instructions, `start` holds the vectors and `result` one.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn pairs_of_products(rounds: usize, start: *const f32, result: *mut f32) {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's promise; a vector of floats and one of pairs of bf16 are the same 64 bytes.
+    unsafe {
+        // Both halves of a word are about 0.03, so that sums stay small for as many rounds as are measured.
+        let factor: __m512bh = std::mem::transmute(_mm512_set1_epi32(black_box(0x3d00_3d00)));
+        let mut sums: [__m512; SUMS] = std::array::from_fn(|sum| _mm512_loadu_ps(start.add(16 * sum)));
+        for _ in 0..rounds {
+            // As many as `SUMS`, with indices that the compiler sees through.
+            macro_rules! each { ($($i:literal)*) => { $(sums[$i] = _mm512_dpbf16_ps(sums[$i], factor, factor);)* } }
+            each!(0 1 2 3 4 5 6 7 8 9 10 11);
+        }
+        let total = sums.into_iter().fold(_mm512_setzero_ps(), |total, sum| _mm512_add_ps(total, sum));
+        _mm512_storeu_ps(result, total);
+    }
+}
+
 /// The fastest of some runs, in seconds.
 fn fastest(runs: usize, mut f: impl FnMut()) -> f64 {
     let time = |_| {
@@ -70,12 +97,15 @@ fn fastest(runs: usize, mut f: impl FnMut()) -> f64 {
     (0..runs).map(time).fold(f64::INFINITY, f64::min)
 }
 
-/// Peak arithmetic of an instruction set (of the portable one if this machine lacks it), on every thread of `pool`.
+/// Peak arithmetic of an instruction set (of the portable one if this machine lacks it), on every thread of `pool`: in f32, or in bf16 where
+/// the instruction set has that.
 ///
 /// All threads compute at the same time and each has its own clock; the rates of their fastest runs are added. The runs are
 /// short and many, so that each thread meets one in which nothing else wanted its core.
-pub fn arithmetic(isa: Isa, pool: &Pool) -> Arithmetic {
+pub fn arithmetic(isa: Isa, math: Math, pool: &Pool) -> Arithmetic {
     let isa = if isa.available() { isa } else { Isa::Portable };
+    let math = if math == Math::Bf16 && isa.has_bf16() { math } else { Math::Full };
+    let products = if math == Math::Bf16 { 2 } else { 1 };
     let (rounds, runs) = (100_000, 100);
     // Lanes that differ, or the compiler would compute one of them and copy it.
     let start: Vec<f32> = (0..SUMS * isa.lanes()).map(|i| i as f32).collect();
@@ -83,16 +113,22 @@ pub fn arithmetic(isa: Isa, pool: &Pool) -> Arithmetic {
     pool.run(&|_| {
         let seconds = fastest(runs, || {
             let mut result = [0f32; WIDEST];
-            // SAFETY: `start` holds `SUMS` vectors, `result` one, and `isa` was found to be available.
-            unsafe { multiply_adds(isa, rounds, start.as_ptr(), result.as_mut_ptr()) };
+            // SAFETY: `start` holds `SUMS` vectors, `result` one, and `isa` was found to be available, with its products of bf16.
+            unsafe {
+                match math {
+                    #[cfg(target_arch = "x86_64")]
+                    Math::Bf16 => pairs_of_products(rounds, start.as_ptr(), result.as_mut_ptr()),
+                    _ => multiply_adds(isa, rounds, start.as_ptr(), result.as_mut_ptr()),
+                }
+            }
             // Every lane is looked at, or the compiler would leave out those that are not.
             black_box(result);
         });
-        let flops = (2 * SUMS * isa.lanes() * rounds) as f64;
+        let flops = (2 * products * SUMS * isa.lanes() * rounds) as f64;
         *total.lock().unwrap_or_else(PoisonError::into_inner) += flops / seconds;
     });
     let flops_per_s = total.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Arithmetic { isa, threads: pool.threads(), flops_per_s }
+    Arithmetic { isa, math, threads: pool.threads(), flops_per_s }
 }
 
 /// Bandwidth of memory, on every thread of the device.
@@ -126,6 +162,19 @@ pub fn bandwidth(cpu: &Cpu) -> Bandwidth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn pairs_are_added_twice_in_each_round() {
+        if !Isa::best().has_bf16() {
+            return println!("left out: this processor has no products of bf16");
+        }
+        let mut sums = [0f32; WIDEST];
+        // SAFETY: there are twelve vectors and one, and the processor has the instruction.
+        unsafe { pairs_of_products(64, [0f32; SUMS * WIDEST].as_ptr(), sums.as_mut_ptr()) };
+        // 1/32 squared is 2^-10, two of them in each of 64 rounds and 12 sums: exact.
+        assert!(sums.iter().all(|&sum| sum == 1.5), "{sums:?}");
+    }
 
     #[test]
     fn the_loops_compute_what_they_are_timed_for() {

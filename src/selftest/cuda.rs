@@ -27,8 +27,8 @@ const WAYS: [How; 6] = {
     ]
 };
 
-/// How the emulated driver runs kernels: the last one without checks, for what is asked of bits alone.
-const MANNERS: [Manner; 3] = [Manner::CHECKED, Manner::CHECKED_OTHERWISE, Manner::FAST];
+/// How the emulated driver runs kernels: the last two without checks, for what is asked of bits alone, on many multiprocessors and on one.
+const MANNERS: [Manner; 4] = [Manner::CHECKED, Manner::CHECKED_OTHERWISE, Manner::FAST, Manner { processors: 1, ..Manner::FAST }];
 
 /// Bytes of an input that is sent ahead: emulated, and on a GPU, where it should take a while.
 const MESSAGE: usize = 70_001;
@@ -42,10 +42,12 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
     let check = |case: &Case, devices: &[Cuda]| {
         let mut rows = Vec::new();
         for how in WAYS {
-            for device in devices {
+            let [checked, otherwise, many, one] = devices else { unreachable!("a device for each manner") };
+            for device in [checked, otherwise, many] {
                 rows.extend(run::check(case, device, how, Fault::None)?);
             }
-            rows.extend(equal::check(case, &devices[devices.len() - 1], how)?);
+            rows.extend(equal::check(case, many, how)?);
+            rows.extend(equal::across(case, "on one multiprocessor and on many", [many, one], how)?);
         }
         Ok(rows)
     };

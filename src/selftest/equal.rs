@@ -1,4 +1,4 @@
-//! Equality to the bit: between two runs, and between an image alone and in its batch.
+//! Equality to the bit: between two runs, between an image alone and in its batch, and between chips of one kind.
 
 use super::draw::inputs;
 use super::run::{Fault, How, Mode, Typed, execute};
@@ -10,7 +10,7 @@ use crate::ops::{Backend, Case};
 
 /// Runs a case twice, and each image of its batch by itself.
 pub fn check<D: Backend>(case: &Case, device: &D, how: How) -> Result<Vec<Row>> {
-    if case.op.normalises_input() && !device.normalises_inputs() {
+    if !device.fuses().covers(case.op.needs()) {
         return Ok(Vec::new()); // fusion makes no such row for this device
     }
     let ins = inputs(case);
@@ -34,8 +34,21 @@ pub fn check<D: Backend>(case: &Case, device: &D, how: How) -> Result<Vec<Row>> 
     Ok(rows)
 }
 
+/// Runs a case on two devices that differ in what bits must not depend on.
+pub fn across<D: Backend>(case: &Case, what: &str, devices: [&D; 2], how: How) -> Result<Vec<Row>> {
+    if !devices[0].fuses().covers(case.op.needs()) {
+        return Ok(Vec::new());
+    }
+    let ins = inputs(case);
+    let [Some(one), Some(other)] = [results(case, devices[0], how, &ins)?, results(case, devices[1], how, &ins)?] else {
+        return Ok(Vec::new());
+    };
+    let fault = (one != other).then(|| "the bits differ".to_string());
+    Ok(vec![Row { case: title(case), check: format!("same bits {what}"), share: 0.0, fault }])
+}
+
 fn results<D: Backend>(case: &Case, device: &D, how: How, ins: &[Array]) -> Result<Option<Vec<Array>>> {
-    let Ok(Some(typed)) = Typed::of(&case.op, ins, how.precision, device.precisions().len()) else { return Ok(None) };
+    let Ok(Some(typed)) = Typed::of(&case.op, ins, how.precision, device.stores_half()) else { return Ok(None) };
     let blank: Vec<Array> = typed.outs.iter().map(|ty| Array::zeros(ty.shape)).collect();
     Ok(execute(device, &typed, ins, &blank, Mode::Set, how.layout, Fault::None)?.ok())
 }

@@ -264,6 +264,7 @@ impl Net {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Device;
     use crate::device::cpu::{Cpu, Isa};
     use crate::device::naive::Naive;
 
@@ -273,5 +274,16 @@ mod tests {
         assert!(rows.iter().all(Row::passed), "{rows:#?}");
         // The budget is not so wide that it says nothing: errors lie within a factor of a few hundred of it.
         assert!(rows[1].share > 1e-3, "{rows:#?}");
+    }
+
+    #[test]
+    fn products_of_bf16_train_the_network_as_those_of_f32_do() {
+        let cpu = |threads| Cpu::with(Isa::best(), threads);
+        if !cpu(1).precisions().contains(&Precision::Bf16) {
+            return println!("left out: this processor has no products of bf16");
+        }
+        let (_, rows) = check(cpu(2), cpu(1), Precision::Bf16).unwrap();
+        assert!(rows.iter().all(Row::passed), "{rows:#?}");
+        assert!(rows[1].share > 1e-2, "{rows:#?}");
     }
 }

@@ -131,7 +131,8 @@ choice! {
         F32,
         /// Stored in f32, multiplied in tf32 on tensor cores; on a GPU.
         Tf32,
-        /// Activations in bf16, multiplied on tensor cores; weights, statistics and the loss in f32; on a GPU.
+        /// Convolutions multiply in bf16, on a GPU (whose activations then lie in memory so) or a processor that has such products;
+        /// weights, statistics and the loss stay in f32.
         Bf16,
     }
 }

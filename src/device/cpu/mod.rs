@@ -1,4 +1,5 @@
-//! The fast CPU device: f32, AVX-512 / AVX2 / portable chosen at run time, threads fixed at start.
+//! The fast CPU device: f32, AVX-512 / AVX2 / portable chosen at run time, threads fixed at start. Where the processor multiplies pairs of
+//! bf16, convolutions can; values lie in memory as f32 either way.
 //!
 //! Reading order: [`view`] (matrices in an arena), `mapping` (an arena that is a file's pages), [`simd`] (one vector type per instruction set), [`pool`] (threads),
 //! then the loops that several ops share: [`columns`] and [`tile`] (the innermost loops of convolution and matrix product).
@@ -11,7 +12,7 @@ pub mod simd;
 pub mod tile;
 pub mod view;
 
-use super::{Call, Device};
+use super::{Call, Device, Fusible};
 use crate::base::{DType, Precision};
 use crate::error::{Error, Result};
 pub use pool::Pool;
@@ -69,16 +70,27 @@ impl Device for Cpu {
         format!("cpu ({}, {n} thread{}{exact})", self.isa, if n == 1 { "" } else { "s" })
     }
 
-    fn normalises_inputs(&self) -> bool {
-        true
+    fn fuses(&self) -> Fusible {
+        Fusible { inputs: true, ..Fusible::default() }
     }
 
     fn float(&self) -> DType {
         DType::F32
     }
 
+    fn stores_half(&self) -> bool {
+        false
+    }
+
     fn precisions(&self) -> &'static [Precision] {
-        &[Precision::F32]
+        if self.isa.has_bf16() { &[Precision::F32, Precision::Bf16] } else { &[Precision::F32] }
+    }
+
+    fn refusal(&self, asked: Precision) -> String {
+        match asked {
+            Precision::Bf16 => "does not compute in bf16: that needs AVX-512 with its extension for bf16 (AVX512_BF16)".into(),
+            _ => format!("does not compute in {asked}"),
+        }
     }
 
     fn alloc(&self, bytes: usize) -> Result<Memory> {

@@ -53,6 +53,14 @@ impl Isa {
     pub fn lanes(self) -> usize {
         if self == Isa::Avx512 { 16 } else { 8 }
     }
+
+    /// Whether this machine has products of bf16 for its vectors, two to a lane (AVX512_BF16).
+    pub fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Isa::Avx512 && is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw");
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
 }
 
 impl fmt::Display for Isa {

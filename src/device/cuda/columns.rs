@@ -8,6 +8,7 @@ use crate::kernels;
 
 kernels! { in "columns";
     fn finish_sums(partial: *const f32, parts: i32, sums: i32, cols: i32, y0: *mut f32, add0: i32, y1: *mut f32, add1: i32);
+    fn gather_sums(partial: *const f32, parts: i32, cols: i32, parts_per_group: i32, group: *mut f32);
 }
 
 /// Columns of a block of the second launch.

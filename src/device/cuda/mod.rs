@@ -10,13 +10,14 @@ pub mod columns;
 pub mod driver;
 pub mod embedded;
 pub mod emulated;
+pub mod epilogue;
 pub mod gpu;
 pub mod kernel;
 pub mod sheet;
 pub mod window;
 
 use super::apart::Apart;
-use super::{Arena, Call, Device, Operand, Write};
+use super::{Arena, Call, Device, Fusible, Operand, Write};
 use crate::base::{DType, Precision};
 use crate::error::{Error, Result};
 pub use driver::{DevicePtr, Driver, Grid, Launch, Region};
@@ -112,6 +113,14 @@ impl Device for Cuda {
 
     fn float(&self) -> DType {
         DType::F32
+    }
+
+    fn stores_half(&self) -> bool {
+        true
+    }
+
+    fn fuses(&self) -> Fusible {
+        Fusible { stats: true, gradients: true, ..Fusible::default() }
     }
 
     fn precisions(&self) -> &'static [Precision] {

@@ -6,7 +6,7 @@
 
 mod cpu;
 pub(in crate::ops) mod cuda;
-mod naive;
+pub(in crate::ops) mod naive;
 
 use super::{Case, Constant, Emit, Fill, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel};
 use crate::base::{Shape, Ty, Val};

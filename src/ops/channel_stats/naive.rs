@@ -3,17 +3,22 @@ use crate::device::Call;
 use crate::device::naive::{Array, Naive};
 use crate::ops::Run;
 
+/// Mean and variance of each channel.
+pub(in crate::ops) fn moments(x: &Array) -> [Array; 2] {
+    let (pixels, channels) = (x.shape.rows(), x.shape.cols());
+    let (mut mean, mut var) = (Array::zeros([channels]), Array::zeros([channels]));
+    for i in 0..x.data.len() {
+        mean[i % channels] += x[i] / pixels as f64;
+    }
+    for i in 0..x.data.len() {
+        var[i % channels] += (x[i] - mean[i % channels]).powi(2) / pixels as f64;
+    }
+    [mean, var]
+}
+
 impl Run<Naive> for ChannelStats {
     fn run(&self, call: &Call<'_, Naive>) {
-        let x = call.input(0);
-        let (pixels, channels) = (x.shape.rows(), x.shape.cols());
-        let (mut mean, mut var) = (Array::zeros([channels]), Array::zeros([channels]));
-        for i in 0..x.data.len() {
-            mean[i % channels] += x[i] / pixels as f64;
-        }
-        for i in 0..x.data.len() {
-            var[i % channels] += (x[i] - mean[i % channels]).powi(2) / pixels as f64;
-        }
+        let [mean, var] = moments(&call.input(0));
         call.output(0, mean);
         call.output(1, var);
     }

@@ -7,6 +7,8 @@
 
 pub(in crate::ops) mod cpu;
 pub mod cuda;
+mod epilogue;
+mod gradients;
 mod naive;
 mod separable;
 mod shapes;
@@ -14,16 +16,19 @@ mod shapes;
 pub(in crate::ops) mod tests;
 
 use super::activation::Act;
-use super::{Case, Emit, NO_SECOND_DERIVATIVE, Rule, Site, Storage, arity, per_channel, same_shape, same_type};
+use super::{Case, ChannelStats, Emit, Op, Rule, Site, Storage, arity, per_channel, same_type};
 use crate::base::{Geom, Math, Shape, Ty, Val, Window};
 use shapes::{DEEP, pre_shapes, separable_shapes, shapes};
+pub use gradients::{Conv2dDw, Conv2dDx};
+use std::ops::Range;
 
 /// `y = act(conv(x, w) * scale + bias)`: ins `x` NHWC, `w`, then `scale` and `bias` (one value per output channel) as far
 /// as their fields say so. The fields are filled by fusion alone, from the batch norm, bias and activation that follow, and the
 /// batch norm and activation before: with `pre`, the convolution reads `pre(x * pre_scale + pre_shift)` for `x`, and two vectors of
 /// one value per input channel are its next ins. With `depthwise`, a 1x1 convolution reads `depthwise(x)` for `x`, or
 /// `depthwise(relu(x))`: the depthwise half of a separable convolution, whose 3x3 filter `[3, 3, in, 1]` is its last in. Padding stays
-/// zero. `math` is settled by the precision pass, in the gradient ops too.
+/// zero. With `stats`, two more outs are the mean and variance of each channel of `y` as it is stored, as [`ChannelStats`] has them.
+/// `math` is settled by the precision pass, in the gradient ops too.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2d {
     pub window: Window,
@@ -32,13 +37,14 @@ pub struct Conv2d {
     pub act: Act,
     pub pre: Option<Act>,
     pub depthwise: Option<Act>,
+    pub stats: bool,
     pub math: Math,
 }
 
 impl Conv2d {
     /// The plain convolution, which models are written with.
     pub fn new(window: Window) -> Self {
-        Conv2d { window, scale: false, bias: false, act: Act::Linear, pre: None, depthwise: None, math: Math::Full }
+        Conv2d { window, scale: false, bias: false, act: Act::Linear, pre: None, depthwise: None, stats: false, math: Math::Full }
     }
 
     /// The place of `pre_scale` among the ins.
@@ -48,7 +54,7 @@ impl Conv2d {
 
     /// Whether fusion has filled a field.
     pub fn is_fused(&self) -> bool {
-        self.scale || self.bias || self.act != Act::Linear || self.pre.is_some() || self.depthwise.is_some()
+        self.scale || self.bias || self.act != Act::Linear || self.pre.is_some() || self.depthwise.is_some() || self.stats
     }
 }
 
@@ -74,7 +80,11 @@ fn geometry(window: &Window, shape: Shape) -> Geom {
 
 /// What a row says of its arithmetic.
 fn word(math: Math) -> &'static str {
-    if math == Math::Tf32 { " tf32" } else { "" }
+    match math {
+        Math::Full => "",
+        Math::Tf32 => " tf32",
+        Math::Bf16 => " bf16",
+    }
 }
 
 /// Twice the multiply-adds that touch real pixels, for `images` images and `channels` = in x out.
@@ -90,7 +100,8 @@ impl Rule for Conv2d {
     fn formula(&self) -> String {
         let (scale, bias) = (if self.scale { " * scale" } else { "" }, if self.bias { " + bias" } else { "" });
         let z = format!("conv({}, w){scale}{bias}", self.source_formula());
-        if self.act == Act::Linear { format!("y = {z}") } else { format!("y = {}({z})", self.act) }
+        let y = if self.act == Act::Linear { z } else { format!("{}({z})", self.act) };
+        if self.stats { format!("y = {y}, mean = sum(y) / N, var = sum((y - mean)^2) / N") } else { format!("y = {y}") }
     }
 
     fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
@@ -108,7 +119,7 @@ impl Rule for Conv2d {
         check_pre(&ins[self.pre_at()..self.depthwise_at()], cin)?;
         self.check_depthwise(&ins[self.depthwise_at()..], ins[0].shape)?;
         let [h, w] = self.window.on(height, width)?.output;
-        Ok(vec![ins[0].with([images, h, w, cout])])
+        epilogue::results(ins[0].with([images, h, w, cout]), self.epilogue(), ins)
     }
 
     fn vjp(&self, at: &Site, dys: &[Option<Val>], e: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
@@ -127,11 +138,16 @@ impl Rule for Conv2d {
         let (x, y) = (ins[0].shape, outs[0].shape);
         let channel_steps = usize::from(self.scale) + usize::from(self.bias) + usize::from(self.act != Act::Linear);
         let multiply_adds = flops(&geometry(&self.window, x), x.dims()[0], x.cols() * y.cols());
-        multiply_adds + (channel_steps * y.len()) as u64 + pre_flops(self.pre, x) + self.depthwise_flops(x)
+        let steps = (channel_steps * y.len()) as u64 + pre_flops(self.pre, x) + self.depthwise_flops(x);
+        multiply_adds + steps + epilogue::flops(self.epilogue(), ins, outs)
     }
 
     fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
         ins[1].shape.rows() + self.depthwise.map_or(0, |_| 9)
+    }
+
+    fn epilogue(&self) -> Option<(Op, Range<usize>)> {
+        self.stats.then(|| (ChannelStats.into(), 0..0))
     }
 
     fn detail(&self) -> String {
@@ -142,7 +158,7 @@ impl Rule for Conv2d {
         if self.act != Act::Linear {
             text = format!("{text} {}", self.act);
         }
-        text + &pre_detail(self.pre) + &self.depthwise_detail() + word(self.math)
+        text + &pre_detail(self.pre) + &self.depthwise_detail() + if self.stats { " stats" } else { "" } + word(self.math)
     }
 
     fn weights(&self) -> &'static [usize] {
@@ -194,7 +210,7 @@ impl Rule for Conv2d {
             Case::of(format!("{} on {n}x{h}x{w}, {cin} to {cout}", op.detail()), op, ins)
         });
         let fused = normalised.into_iter().chain(separable).map(Case::forward_only);
-        cases.into_iter().chain(DEEP.map(deep)).chain(fused).collect()
+        cases.into_iter().chain(DEEP.map(deep)).chain(fused).chain(epilogue::stats_cases()).collect()
     }
 }
 
@@ -218,200 +234,6 @@ fn check_pre(ins: &[Ty], cin: usize) -> Result<(), String> {
 
 fn pre_flops(pre: Option<Act>, x: Shape) -> u64 {
     pre.map_or(0, |act| (2 + u64::from(act != Act::Linear)) * x.len() as u64)
-}
-
-/// `dx = conv transposed(dy, w)`, the gradient of [`Conv2d`] by an input of `input` pixels:
-/// `dx[n, a, b, k] = sum over i, j, c of dy[n, (a + pad - i) / stride, (b + pad - j) / stride, c] * w[i, j, k, c]` over the taps
-/// where both divisions come out even. Pixels that no window read get zero.
-///
-/// With `past`, which fusion fills for a 1x1 window, the gradient goes on through the batch norm and activation before the convolution:
-/// from `x, scale, shift`, three more ins, it is `dx * scale` where the activation's slope is taken into account, and `dscale` and
-/// `dshift` are two more outs, as [`ScaleShiftSums`](super::ScaleShiftSums) has them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Conv2dDx {
-    pub window: Window,
-    pub input: [usize; 2],
-    pub past: Option<Act>,
-    pub math: Math,
-}
-
-impl Conv2dDx {
-    /// The plain gradient.
-    pub fn new(window: Window, input: [usize; 2]) -> Self {
-        Conv2dDx { window, input, past: None, math: Math::Full }
-    }
-
-    fn geometry(&self) -> Geom {
-        self.window.on(self.input[0], self.input[1]).expect("shape inference has placed the window")
-    }
-}
-
-impl Rule for Conv2dDx {
-    const NAME: &'static str = "conv2d_dx";
-    const FORMULA: &'static str = "dx = conv transposed(dy, w)";
-    const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
-
-    fn formula(&self) -> String {
-        match self.past {
-            None => Self::FORMULA.into(),
-            Some(act) => format!("da = conv transposed(dy, w), dz = da * {act}'(x * scale + shift), dx = dz * scale, dscale = sum(dz * x), dshift = sum(dz)"),
-        }
-    }
-
-    fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, if self.past.is_some() { 5 } else { 2 })?;
-        let [images, height, width, channels] = activation("gradient", ins[0])?;
-        let [cin, cout] = filter(&self.window, ins[1])?;
-        if channels != cout {
-            return Err(format!("gradient has {channels} channels, the filter makes {cout}"));
-        }
-        same_type(ins)?;
-        let [h, w] = self.input;
-        let output = self.window.on(h, w)?.output;
-        if output != [height, width] {
-            let [oh, ow] = output;
-            return Err(format!("gradient has {height}x{width} pixels, the window makes {oh}x{ow} of {h}x{w}"));
-        }
-        let dx = ins[0].with([images, h, w, cin]);
-        if self.past.is_none() {
-            return Ok(vec![dx]);
-        }
-        if !self.geometry().is_pointwise() {
-            return Err(format!("goes on through a batch norm, which a {} window cannot", self.window));
-        }
-        same_shape("the batch norm's input", ins[2], "the gradient", dx)?;
-        per_channel("scale", ins[3], cin)?;
-        per_channel("shift", ins[4], cin)?;
-        Ok(vec![dx, ins[3], ins[4]])
-    }
-
-    fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
-        Err(NO_SECOND_DERIVATIVE)
-    }
-
-    fn flops(&self, ins: &[Ty], outs: &[Ty]) -> u64 {
-        let (dy, dx) = (ins[0].shape, outs[0].shape);
-        let past = self.past.map_or(0, |_| 8 * dx.len() as u64);
-        flops(&self.geometry(), dy.dims()[0], dy.cols() * dx.cols()) + past
-    }
-
-    fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
-        let ([kh, kw], [sh, sw]) = (self.window.kernel, self.window.stride);
-        // The sums over pixels are of terms that are sums themselves.
-        let pixels = if self.past.is_some() { ins[0].shape.rows() } else { 0 };
-        kh.div_ceil(sh) * kw.div_ceil(sw) * ins[0].shape.cols() + pixels
-    }
-
-    fn detail(&self) -> String {
-        self.past.map_or(self.window.to_string(), |act| format!("{} past {act}", self.window)) + word(self.math)
-    }
-
-    fn weights(&self) -> &'static [usize] {
-        &[1]
-    }
-
-    fn storage(&self, _: usize) -> Storage {
-        Storage::Half
-    }
-
-    fn cases() -> Vec<Case> {
-        let case = |(window, images, input, cin, cout): (Window, usize, [usize; 2], usize, usize)| {
-            let ([kh, kw], [h, w]) = (window.kernel, window.on(input[0], input[1]).expect("a case has a place").output);
-            let name = format!("{window} to {images}x{}x{}, {cout} to {cin} channels", input[0], input[1]);
-            Case::new(name, Conv2dDx::new(window, input), &[[images, h, w, cout], [kh, kw, cin, cout]]).forward_only()
-        };
-        let deep = DEEP.map(|(h, cout, cin)| (Window::same(3, 1), 1, [h, h], cin, cout));
-        let past = [(Act::Relu, [2, 9, 8], 33, 17), (Act::Linear, [1, 3, 5], 48, 32), (Act::Sigmoid, [1, 2, 2], 5, 3)];
-        let past = past.map(|(act, [n, h, w], cin, cout)| {
-            let (window, vector) = (Window::valid(1, 1), Shape::from([cin]));
-            let ins = vec![[n, h, w, cout].into(), [1, 1, cin, cout].into(), [n, h, w, cin].into(), vector, vector];
-            let op = Conv2dDx { past: Some(act), ..Conv2dDx::new(window, [h, w]) };
-            Case::of(format!("past {act} to {n}x{h}x{w}, {cout} to {cin}"), op, ins).forward_only()
-        });
-        shapes().into_iter().chain(deep).map(case).chain(past).collect()
-    }
-}
-
-/// `dw = correlation(x, dy)`, the gradient of [`Conv2d`] by its kernel:
-/// `dw[i, j, k, c] = sum over n, o, p of x[n, o * stride + i - pad, p * stride + j - pad, k] * dy[n, o, p, c]`. With `pre`, which
-/// fusion fills, it reads `pre(x * pre_scale + pre_shift)` for `x`, from two more ins: what the forward pass did not keep.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Conv2dDw {
-    pub window: Window,
-    pub pre: Option<Act>,
-    pub math: Math,
-}
-
-impl Conv2dDw {
-    /// The plain gradient.
-    pub fn new(window: Window) -> Self {
-        Conv2dDw { window, pre: None, math: Math::Full }
-    }
-}
-
-impl Rule for Conv2dDw {
-    const NAME: &'static str = "conv2d_dw";
-    const FORMULA: &'static str = "dw = correlation(x, dy)";
-    const SOURCE: &'static str = "src/ops/conv2d/mod.rs";
-
-    fn formula(&self) -> String {
-        format!("dw = correlation({}, dy)", pre_formula(self.pre))
-    }
-
-    fn infer(&self, ins: &[Ty]) -> Result<Vec<Ty>, String> {
-        arity(ins, 2 + 2 * usize::from(self.pre.is_some()))?;
-        let [images, height, width, cin] = activation("input", ins[0])?;
-        let [gradients, h, w, cout] = activation("gradient", ins[1])?;
-        let [oh, ow] = self.window.on(height, width)?.output;
-        if [gradients, h, w] != [images, oh, ow] {
-            return Err(format!("gradient has {gradients}x{h}x{w} pixels, the window makes {images}x{oh}x{ow}"));
-        }
-        same_type(&ins[..2])?;
-        check_pre(&ins[2..], cin)?;
-        let [kh, kw] = self.window.kernel;
-        Ok(vec![parameter_gradient(ins[0], [kh, kw, cin, cout])])
-    }
-
-    fn vjp(&self, _: &Site, _: &[Option<Val>], _: &mut dyn Emit) -> Result<Vec<Option<Val>>, &'static str> {
-        Err(NO_SECOND_DERIVATIVE)
-    }
-
-    fn flops(&self, ins: &[Ty], _: &[Ty]) -> u64 {
-        let (x, dy) = (ins[0].shape, ins[1].shape);
-        flops(&geometry(&self.window, x), x.dims()[0], x.cols() * dy.cols()) + pre_flops(self.pre, x)
-    }
-
-    fn terms(&self, ins: &[Ty], _: &[Ty]) -> usize {
-        ins[1].shape.rows()
-    }
-
-    fn detail(&self) -> String {
-        self.window.to_string() + &pre_detail(self.pre) + word(self.math)
-    }
-
-    fn weights(&self) -> &'static [usize] {
-        if self.pre.is_some() { &[4] } else { &[2] }
-    }
-
-    fn storage(&self, _: usize) -> Storage {
-        Storage::Half
-    }
-
-    fn cases() -> Vec<Case> {
-        let case = |(window, images, [h, w], cin, cout): (Window, usize, [usize; 2], usize, usize)| {
-            let [oh, ow] = window.on(h, w).expect("a case has a place").output;
-            let name = format!("{window} on {images}x{h}x{w}, {cin} by {cout} channels");
-            Case::new(name, Conv2dDw::new(window), &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
-        };
-        let deep = [(Window::same(3, 1), 4, [16, 16], 32, 16), (Window::same(3, 1), 1, [32, 28], 16, 16)];
-        let normalised = pre_shapes().map(|(act, window, images, [h, w], cin, cout)| {
-            let ([oh, ow], vector) = (window.on(h, w).expect("a case has a place").output, Shape::from([cin]));
-            let ins = vec![[images, h, w, cin].into(), [images, oh, ow, cout].into(), vector, vector];
-            let name = format!("of {act}, {window} on {images}x{h}x{w}, {cin} by {cout}");
-            Case::of(name, Conv2dDw { pre: Some(act), ..Conv2dDw::new(window) }, ins).forward_only()
-        });
-        shapes().into_iter().chain(deep).map(case).chain(normalised).collect()
-    }
 }
 
 /// The type of a parameter's gradient: the activation's number type, but never a half-precision one.

@@ -6,6 +6,7 @@ use crate::device::naive::{Array, Naive};
 use crate::ops::Run;
 use crate::ops::activation::apply;
 use crate::ops::activation::naive::slope;
+use crate::ops::channel_stats::naive::moments;
 use crate::ops::depthwise::naive::filtered;
 use crate::ops::scale_shift::naive::normalised;
 
@@ -47,6 +48,11 @@ impl Run<Naive> for Conv2d {
             let scaled = y[i] * scale.as_ref().map_or(1.0, |s| s[c]) + bias.as_ref().map_or(0.0, |b| b[c]);
             y[i] = apply(self.act, scaled);
         }
+        if self.stats {
+            let [mean, var] = moments(&y);
+            call.output(1, mean);
+            call.output(2, var);
+        }
         call.output(0, y);
     }
 }
@@ -62,7 +68,11 @@ impl Run<Naive> for Conv2dDx {
                 }
             }
         });
-        let Some(act) = self.past else { return call.output(0, dx) };
+        if let Some(act) = self.mask {
+            let y = call.input(2);
+            (0..dx.data.len()).for_each(|i| dx[i] *= slope(act, y[i]));
+        }
+        let Some(act) = self.through() else { return call.output(0, dx) };
         let (x, scale, shift) = (call.input(2), call.input(3), call.input(4));
         let (mut dscale, mut dshift) = (Array::zeros([cin]), Array::zeros([cin]));
         for i in 0..dx.data.len() {
@@ -70,7 +80,7 @@ impl Run<Naive> for Conv2dDx {
             let dz = dx[i] * slope(act, apply(act, x[i] * scale[c] + shift[c]));
             dscale[c] += dz * x[i];
             dshift[c] += dz;
-            dx[i] = dz * scale[c];
+            dx[i] = if self.past.is_some() { dz * scale[c] } else { dz };
         }
         [dx, dscale, dshift].into_iter().enumerate().for_each(|(i, result)| call.output(i, result));
     }

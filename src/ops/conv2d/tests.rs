@@ -1,10 +1,10 @@
 //! The cpu device against the specification, over every case of the convolution and dense ops.
 
 use super::{Conv2d, Conv2dDw, Conv2dDx};
-use crate::base::{DType, Shape, Ty, Window};
+use crate::base::{DType, Math, Shape, Ty, Window};
 use crate::device::cpu::{Cpu, Isa};
 use crate::device::naive::Naive;
-use crate::device::{Arena, Arenas, Call, Operand, Place, Write};
+use crate::device::{Arena, Arenas, Call, Device, Operand, Place, Write};
 use crate::ops::{Act, Backend, Case, Dense, DenseDw, DenseDx, Op, Rule};
 
 /// Reproducible numbers in -1..1.
@@ -91,14 +91,22 @@ fn run<D: Backend>(device: &D, op: &Op, ins: &[(Shape, Vec<f64>)], gap: usize, w
         .collect()
 }
 
+/// Numbers for a case, as its op multiplies them.
 fn data(case: &Case) -> Vec<(Shape, Vec<f64>)> {
-    case.ins.iter().enumerate().map(|(i, &shape)| (shape, numbers(shape.len(), i as u64 + 1))).collect()
+    let math = case.op.math().unwrap_or_default();
+    let drawn = |(i, &shape): (usize, &Shape)| (shape, numbers(shape.len(), i as u64 + 1).into_iter().map(|x| math.round(x)).collect());
+    case.ins.iter().enumerate().map(drawn).collect()
+}
+
+/// The arithmetics of convolutions on a device.
+fn maths(isa: Isa) -> Vec<Math> {
+    [Math::Full, Math::Bf16].into_iter().take(1 + usize::from(isa.has_bf16())).collect()
 }
 
 /// Compares cpu to naive within the error budget of f32 sums, and shows the worst share of it.
 fn agree(cpu: &Cpu, cases: Vec<Case>) {
     let mut worst = 0.0f64;
-    for case in cases {
+    for case in cases.into_iter().filter(|case| cpu.fuses().covers(case.op.needs())) {
         let ins = data(&case);
         let tys: Vec<Ty> = case.ins.iter().map(|&s| Ty::f32(s)).collect();
         let outs = case.op.infer(&tys).unwrap();
@@ -144,25 +152,29 @@ fn large_shapes_agree_with_naive() {
     for (window, [n, h, w, cin], cout) in shapes {
         let ([kh, kw], [oh, ow]) = (window.kernel, window.on(h, w).unwrap().output);
         let (x, filter, dy) = ([n, h, w, cin], [kh, kw, cin, cout], [n, oh, ow, cout]);
-        let case = |op: Op, ins: [[usize; 4]; 2]| Case::new(format!("{window} on {x:?}"), op, &ins);
-        let dx = Conv2dDx::new(window, [h, w]);
-        agree(
-            &cpu,
-            vec![case(Conv2d::new(window).into(), [x, filter]), case(dx.into(), [dy, filter]), case(Conv2dDw::new(window).into(), [x, dy])],
-        );
+        let (ops, dx) = ([[x, filter], [dy, filter], [x, dy]], Conv2dDx::new(window, [h, w]));
+        for math in maths(cpu.isa) {
+            let case = |(mut op, ins): (Op, [[usize; 4]; 2])| {
+                op.multiply_in(math);
+                Case::new(format!("{op} on {x:?}"), op, &ins)
+            };
+            let kinds = [Conv2d::new(window).into(), dx.clone().into(), Conv2dDw::new(window).into()];
+            agree(&cpu, kinds.into_iter().zip(ops).map(case).collect());
+        }
     }
 }
 
 #[test]
 fn an_image_has_the_same_bits_in_every_batch() {
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+    let isas = Isa::ALL.into_iter().filter(|isa| isa.available());
+    for (isa, math) in isas.flat_map(|isa| maths(isa).into_iter().map(move |math| (isa, math))) {
         for (window, [h, w, cin, cout]) in [
             (Window::same(3, 1), [9, 11, 33, 70]),
             (Window::same(1, 1), [5, 7, 64, 48]),
             (Window::valid(3, 2), [15, 15, 3, 32]),
             (Window::same(3, 2), [7, 7, 20, 16]),
         ] {
-            let (op, [kh, kw]) = (Op::from(Conv2d::new(window)), window.kernel);
+            let (op, [kh, kw]) = (Op::from(Conv2d { math, ..Conv2d::new(window) }), window.kernel);
             let images = numbers(16 * h * w * cin, 1);
             let filter = (Shape::from([kh, kw, cin, cout]), numbers(kh * kw * cin * cout, 2));
             let outputs = |batch: usize, threads: usize| {
@@ -182,6 +194,9 @@ fn an_image_has_the_same_bits_in_every_batch() {
 fn the_same_bits_on_every_run() {
     let cpu = Cpu::with(Isa::best(), 3);
     for case in [Conv2d::cases(), Conv2dDx::cases(), Conv2dDw::cases(), DenseDw::cases()].concat() {
+        if !cpu.fuses().covers(case.op.needs()) {
+            continue;
+        }
         let ins = data(&case);
         let once = run(&cpu, &case.op, &ins, 0, Write::Set, 0.0);
         assert!(once == run(&cpu, &case.op, &ins, 0, Write::Set, 0.0), "{}", case.name);

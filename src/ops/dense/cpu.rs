@@ -1,5 +1,5 @@
 use super::{Dense, DenseDw, DenseDx};
-use crate::base::Ty;
+use crate::base::{Math, Ty};
 use crate::device::Call;
 use crate::device::cpu::Cpu;
 use crate::ops::Run;
@@ -56,5 +56,5 @@ impl Run<Cpu> for DenseDw {
 }
 
 fn plan(cpu: &Cpu, x: Ty, dy: Ty) -> FilterGrad {
-    FilterGrad::new(cpu, Pass::flat(x.shape.rows()), x.shape.cols(), dy.shape.cols(), false)
+    FilterGrad::new(cpu, Math::Full, Pass::flat(x.shape.rows()), x.shape.cols(), dy.shape.cols(), false)
 }

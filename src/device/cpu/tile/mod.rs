@@ -14,6 +14,9 @@ pub use outer::{Outer, outer};
 pub use strip::{Strip, strip};
 
 use super::Isa;
+use super::simd::Vector;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps};
 
 /// The largest tile of an instruction set: as many sums as its registers hold beside the operands.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +59,39 @@ pub fn share(count: usize, shares: usize, i: usize) -> std::ops::Range<usize> {
     start..start + each + usize::from(i < more)
 }
 
+/// What a tile multiplies: the sum with one more term.
+trait Product<V> {
+    /// `sum + value * weights`.
+    ///
+    /// # Safety
+    /// The machine has the instructions.
+    unsafe fn add(value: V, weights: V, sum: V) -> V;
+}
+
+/// A float in each lane.
+struct Floats;
+
+impl<V: Vector> Product<V> for Floats {
+    #[inline(always)]
+    unsafe fn add(value: V, weights: V, sum: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { value.fma(weights, sum) }
+    }
+}
+
+/// A word of two bf16 in each lane: both products are added.
+#[cfg(target_arch = "x86_64")]
+struct Pairs;
+
+#[cfg(target_arch = "x86_64")]
+impl Product<__m512> for Pairs {
+    #[inline(always)]
+    unsafe fn add(value: __m512, weights: __m512, sum: __m512) -> __m512 {
+        // SAFETY: the caller's promise; the types name the same 64 bytes.
+        unsafe { _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512, __m512bh>(weights), std::mem::transmute::<__m512, __m512bh>(value)) }
+    }
+}
+
 /// Repeats a block for the constant index 0, 1, .. below `M` rows or `N` vectors of a tile.
 macro_rules! unroll {
     ($m:ident < M, $block:block) => { unroll!(@ $m M $block 0 1 2 3 4 5 6 7 8 9 10 11 12 13) };
@@ -76,40 +112,51 @@ macro_rules! sizes {
 }
 use sizes;
 
-/// Compiles a body over `<V: Vector, const M: usize, const N: usize>` for every tile size of every instruction set, and
-/// defines the function that picks one.
+/// Compiles a body over `<V: Vector, P: Product<V>, const M: usize, const N: usize>` for every tile size of every instruction set, on
+/// floats and, with AVX-512, on pairs of bf16, and defines the function that picks one.
 macro_rules! instantiate {
     ($(#[$doc:meta])* $pick:ident of $args:ty) => {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx512f,avx2,fma")]
         unsafe fn avx512<const M: usize, const N: usize>(args: &$args) {
             // SAFETY: the caller's promise; the instruction set is that of this function.
-            unsafe { body::<std::arch::x86_64::__m512, M, N>(args) }
+            unsafe { body::<std::arch::x86_64::__m512, Floats, M, N>(args) }
+        }
+
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx2,fma,avx512bf16")]
+        unsafe fn pairs<const M: usize, const N: usize>(args: &$args) {
+            // SAFETY: as above.
+            unsafe { body::<std::arch::x86_64::__m512, $crate::device::cpu::tile::Pairs, M, N>(args) }
         }
 
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma")]
         unsafe fn avx2<const M: usize, const N: usize>(args: &$args) {
             // SAFETY: as above.
-            unsafe { body::<std::arch::x86_64::__m256, M, N>(args) }
+            unsafe { body::<std::arch::x86_64::__m256, Floats, M, N>(args) }
         }
 
         unsafe fn portable<const M: usize, const N: usize>(args: &$args) {
             // SAFETY: as above.
-            unsafe { body::<$crate::device::cpu::simd::Eight, M, N>(args) }
+            unsafe { body::<$crate::device::cpu::simd::Eight, Floats, M, N>(args) }
         }
 
         $(#[$doc])*
+        /// Under [`Math::Bf16`], what counts floats of the operands counts words of two bf16.
         ///
         /// # Panics
-        /// If the tile is larger than the instruction set's own, [`Tile::of`](super::Tile::of).
-        pub fn $pick(isa: $crate::device::cpu::Isa, rows: usize, vectors: usize) -> unsafe fn(&$args) {
+        /// If the tile is larger than the instruction set's own, [`Tile::of`](super::Tile::of), or the machine does not multiply so.
+        pub fn $pick(isa: $crate::device::cpu::Isa, math: Math, rows: usize, vectors: usize) -> unsafe fn(&$args) {
             type Kernel = unsafe fn(&$args);
+            assert!(math == Math::Full || (math == Math::Bf16 && isa.has_bf16()), "{isa} does not multiply in {math:?}");
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 $crate::device::cpu::Isa::Avx512 => {
                     const SIZES: [[Kernel; 2]; 14] = $crate::device::cpu::tile::sizes!(avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-                    SIZES[rows - 1][vectors - 1]
+                    const PAIRS: [[Kernel; 2]; 14] = $crate::device::cpu::tile::sizes!(pairs: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+                    let sizes = if math == Math::Bf16 { &PAIRS } else { &SIZES };
+                    sizes[rows - 1][vectors - 1]
                 }
                 #[cfg(target_arch = "x86_64")]
                 $crate::device::cpu::Isa::Avx2 => {

@@ -1,4 +1,5 @@
-use super::{instantiate, unroll};
+use super::{Floats, Product, instantiate, unroll};
+use crate::base::Math;
 use crate::device::cpu::simd::{Vector, prefetch};
 
 /// Pixels from the one at work to the one whose channels are asked for: the third-level cache answers in about the time of
@@ -31,7 +32,7 @@ pub struct Outer {
 }
 
 #[inline(always)]
-unsafe fn body<V: Vector, const M: usize, const N: usize>(a: &Outer) {
+unsafe fn body<V: Vector, P: Product<V>, const M: usize, const N: usize>(a: &Outer) {
     // SAFETY: the caller's promise: `x`, `dy` and `w` are valid over the extents that `Outer` names; stores of the last
     // vector are limited to `cols`.
     unsafe {
@@ -52,7 +53,7 @@ unsafe fn body<V: Vector, const M: usize, const N: usize>(a: &Outer) {
                     unroll!(n < N, { gradients[n] = V::load(dy.add(n * V::N)) });
                     unroll!(m < M, {
                         let value = V::splat(*x.add(m));
-                        unroll!(n < N, { sums[m][n] = value.fma(gradients[n], sums[m][n]) })
+                        unroll!(n < N, { sums[m][n] = P::add(value, gradients[n], sums[m][n]) })
                     });
                     x = x.wrapping_add(a.x_pixel);
                     dy = dy.wrapping_add(a.dy_pixel);

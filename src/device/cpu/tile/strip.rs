@@ -1,4 +1,5 @@
-use super::{instantiate, unroll};
+use super::{Floats, Product, instantiate, unroll};
+use crate::base::Math;
 use crate::device::cpu::simd::Vector;
 
 /// `M` neighbouring result pixels of one image row x one panel of `N` vectors of output channels:
@@ -28,7 +29,7 @@ pub struct Strip {
 }
 
 #[inline(always)]
-unsafe fn body<V: Vector, const M: usize, const N: usize>(a: &Strip) {
+unsafe fn body<V: Vector, P: Product<V>, const M: usize, const N: usize>(a: &Strip) {
     // SAFETY: the caller's promise: `x`, `w` and `y` are valid over the extents that `Strip` names; stores of the last
     // vector are limited to `cols`.
     unsafe {
@@ -46,7 +47,7 @@ unsafe fn body<V: Vector, const M: usize, const N: usize>(a: &Strip) {
                     w = w.add(N * V::N);
                     unroll!(m < M, {
                         let value = V::splat(*x[m / 3].add((m % 3) * pixel + c));
-                        unroll!(n < N, { sums[m][n] = value.fma(weights[n], sums[m][n]) })
+                        unroll!(n < N, { sums[m][n] = P::add(value, weights[n], sums[m][n]) })
                     });
                 }
             }

@@ -1,6 +1,7 @@
 use super::input::{Input, View};
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
+use crate::base::Math;
 use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
@@ -30,15 +31,15 @@ impl Finish<'_> {
     }
 }
 
-/// Floats from pixel to pixel in a row buffer: few channels lie without gaps, so that the taps of a row are one run; many are
-/// an odd number of vectors apart, so that the pixels of a strip fall into different sets of the cache.
-pub(super) fn buffer_pitch(channels: usize) -> usize {
-    if channels < 16 { channels } else { 16 * (channels.div_ceil(16) | 1) }
+/// Floats (or words of two channels, where pairs are multiplied) from pixel to pixel in a row buffer: few lie without gaps, so that the
+/// taps of a row are one run; many are an odd number of vectors apart, so that the pixels of a strip fall into different sets of the cache.
+pub(super) fn buffer_pitch(words: usize) -> usize {
+    if words < 16 { words } else { 16 * (words.div_ceil(16) | 1) }
 }
 
 /// Cuts a pass so that the input of a block fits [`BLOCK`] floats.
-fn blocks(pass: &Pass, channels: usize, tile: Tile) -> Blocks {
-    let pitch = buffer_pitch(channels);
+fn blocks(pass: &Pass, words: usize, tile: Tile) -> Blocks {
+    let pitch = buffer_pitch(words);
     if pass.is_flat() {
         let pixels = (BLOCK / pitch / tile.rows).max(1) * tile.rows;
         return Blocks::new(pass, [1, 1, pixels]);
@@ -48,15 +49,15 @@ fn blocks(pass: &Pass, channels: usize, tile: Tile) -> Blocks {
 }
 
 /// Floats of one thread's row buffer, and of its strip of sums.
-fn per_thread(pass: &Pass, channels: usize, tile: Tile) -> (usize, usize) {
-    let [_, rows, cols] = blocks(pass, channels, tile).largest();
-    let buffer = pass.extent(0, rows) * pass.extent(1, cols) * buffer_pitch(channels);
+fn per_thread(pass: &Pass, words: usize, tile: Tile) -> (usize, usize) {
+    let [_, rows, cols] = blocks(pass, words, tile).largest();
+    let buffer = pass.extent(0, rows) * pass.extent(1, cols) * buffer_pitch(words);
     (buffer.next_multiple_of(16), tile.rows * tile.width())
 }
 
-/// Floats of working memory of [`convolve`].
-pub(in crate::ops) fn convolve_scratch(cpu: &Cpu, pass: &Pass, channels: usize) -> usize {
-    let (buffer, sums) = per_thread(pass, channels, Tile::of(cpu.isa));
+/// Floats of working memory of [`convolve`], for an input of so many words a pixel.
+pub(in crate::ops) fn convolve_scratch(cpu: &Cpu, pass: &Pass, words: usize) -> usize {
+    let (buffer, sums) = per_thread(pass, words, Tile::of(cpu.isa));
     cpu.threads() * (buffer + sums)
 }
 
@@ -66,7 +67,7 @@ fn reads_in_place(pass: &Pass, input: Input) -> bool {
     let x = input.x;
     let aliases = x.pitch.is_multiple_of(256);
     let gaps = x.cols < 16 && x.pitch != x.cols;
-    pass.is_unpadded_in_width() && !aliases && !gaps && input.pre.is_none()
+    pass.is_unpadded_in_width() && !aliases && !gaps && input.pre.is_none() && input.math == Math::Full
 }
 
 /// Runs one pass: `y = finish(conv(x, w))` at the pixels the pass writes, `w` packed.
@@ -74,22 +75,22 @@ fn reads_in_place(pass: &Pass, input: Input) -> bool {
 /// A result is one sum over taps and channels in a fixed order, whatever tile, block and thread it falls to.
 pub(in crate::ops) fn convolve<'a>(cpu: &Cpu, pass: &Pass, input: impl Into<Input<'a>>, w: Src, y: Dst, finish: &Finish, scratch: Dst) {
     let (input, tile): (Input, Tile) = (input.into(), Tile::of(cpu.isa));
-    let x = input.x;
-    let blocks = blocks(pass, x.cols, tile);
+    let words = input.words();
+    let blocks = blocks(pass, words, tile);
     let panels = y.cols.div_ceil(tile.width());
     // With few blocks, each is given to several threads, a share of the output channels to each.
     let groups = (4 * cpu.threads()).div_ceil(blocks.count().max(1)).min(panels);
-    let (buffer, sums) = per_thread(pass, x.cols, tile);
+    let (buffer, sums) = per_thread(pass, words, tile);
     cpu.pool.parts(blocks.count() * groups, |part, thread| {
         let block = blocks.get(part / groups);
         let start = thread * (buffer + sums);
         // SAFETY: each thread has its own part of the scratch memory.
         let (buffer, sums) = unsafe { scratch.part(start..start + buffer + sums) }.split_at_mut(buffer);
         let view = match reads_in_place(pass, input) {
-            true => View::in_place(pass, x, &block),
-            false => View::copied(cpu.isa, pass, input, 0, &block, buffer, buffer_pitch(x.cols)),
+            true => View::in_place(pass, input.x, &block),
+            false => View::copied(cpu.isa, pass, input, 0, &block, buffer, buffer_pitch(words)),
         };
-        let strips = Strips { cpu, tile, pass, view, channels: x.cols, w, y, finish, sums };
+        let strips = Strips { cpu, tile, pass, view, math: input.math, words, w, y, finish, sums };
         strips.run(&block, share(panels, groups, part % groups));
     });
 }
@@ -100,7 +101,9 @@ pub(super) struct Strips<'a> {
     pub tile: Tile,
     pub pass: &'a Pass,
     pub view: View,
-    pub channels: usize,
+    pub math: Math,
+    /// Floats or words of a pixel.
+    pub words: usize,
     pub w: Src<'a>,
     pub y: Dst<'a>,
     pub finish: &'a Finish<'a>,
@@ -121,7 +124,7 @@ impl Strips<'_> {
 
     /// Result pixels `cols` of a row, counted from the block's first.
     fn strip(&mut self, block: &Block, row: usize, cols: Range<usize>, panel: usize) {
-        let (pass, view, depth) = (self.pass, self.view, self.channels);
+        let (pass, view, depth) = (self.pass, self.view, self.words);
         let (columns, width) = panel_columns(self.tile, panel, self.y.cols);
         let taps = pass.real_taps(0, row);
         // Taps without gaps between them are one long tap.
@@ -148,7 +151,7 @@ impl Strips<'_> {
         // SAFETY: the taps lie in the image or the row buffer, the panel in the packed weights, and the results are pixels
         // and channels of `y` that belong to this part alone, or this thread's own sums.
         unsafe {
-            in_parts(&args, width, strip(self.cpu.isa, cols.len(), width / self.tile.lanes));
+            in_parts(&args, width, strip(self.cpu.isa, self.math, cols.len(), width / self.tile.lanes));
             if !plain {
                 let vector = |v: Option<Src>| v.map_or(std::ptr::null(), |v| v.ptr().wrapping_add(columns.start));
                 let (scale, bias) = (vector(self.finish.scale), vector(self.finish.bias));

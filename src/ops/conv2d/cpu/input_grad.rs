@@ -6,9 +6,11 @@
 //! phase without taps have gradient zero.
 
 use super::forward::{Finish, convolve};
+use super::input::Input;
 use super::pack::{pack_transposed, packed_floats};
+use super::pairs::{self, words};
 use super::pass::Pass;
-use crate::base::Geom;
+use crate::base::{Geom, Math};
 use crate::device::Call;
 use crate::device::cpu::Cpu;
 
@@ -76,24 +78,26 @@ impl Phase {
 }
 
 /// Packs the taps of each phase, one phase after the other.
-pub(super) fn prepare(call: &Call<'_, Cpu>, g: &Geom) {
+pub(super) fn prepare(call: &Call<'_, Cpu>, g: &Geom, math: Math) {
     let (cpu, w, packed) = (call.device, call.src(1), call.derived());
-    let (cin, cout) = (call.dst(0).cols, w.cols);
+    let (cin, cout) = (call.dst(0).cols, words(math, w.cols));
+    let pack = if math == Math::Bf16 { pairs::pack_transposed } else { pack_transposed };
     let mut start = 0;
     for phase in phases(g, 1) {
         let end = start + packed_floats(cpu, phase.taps() * cout, cin);
         let part = packed.slice(start..end);
-        pack_transposed(cpu, w, cin, &|t| phase.filter_tap(g, t), phase.taps(), part);
+        pack(cpu, w, cin, &|t| phase.filter_tap(g, t), phase.taps(), part);
         start = end;
     }
 }
 
-pub(super) fn run(call: &Call<'_, Cpu>, g: &Geom) {
-    let (cpu, dy, dx, packed) = (call.device, call.src(0), call.dst(0), call.derived());
+pub(super) fn run(call: &Call<'_, Cpu>, g: &Geom, math: Math) {
+    let (cpu, dx, packed) = (call.device, call.dst(0), call.derived());
+    let dy = Input { x: call.src(0), pre: None, math };
     let images = call.ins[0].ty.shape.dims()[0];
     let mut start = 0;
     for phase in phases(g, images) {
-        let end = start + packed_floats(cpu, phase.taps() * dy.cols, dx.cols);
+        let end = start + packed_floats(cpu, phase.taps() * dy.words(), dx.cols);
         if phase.taps() > 0 {
             convolve(cpu, &phase.pass, dy, packed.slice(start..end).src(), dx, &Finish::NONE, call.scratch());
         } else if !dx.adds() {

@@ -6,12 +6,14 @@
 //! depthwise convolution into the 1x1 one behind it. [`pack`] lays weights out as the tiles read them. A matrix product is the pass over
 //! a single row of pixels, which is how 1x1 convolutions and dense layers run. [`winograd`] does 3x3 filters of stride 1 with fewer
 //! multiplications, all three directions, and 1x7 and 7x1, where the layer's shape makes it pay.
+//! [`pairs`] rounds operands to bf16 on the way, two in the place of a float, where the precision says so.
 
 mod filter_grad;
 mod forward;
 mod input;
 mod input_grad;
 mod pack;
+mod pairs;
 mod pass;
 mod pointwise;
 mod separable;
@@ -25,8 +27,9 @@ pub(in crate::ops) use pass::Pass;
 use input::Input;
 
 use super::{Conv2d, Conv2dDw, Conv2dDx, geometry};
+use pairs::words;
 use winograd::{Line, LineFilterGrad, Size, Winograd, WinogradFilterGrad, line_amplification};
-use crate::base::Ty;
+use crate::base::{Math, Ty};
 use crate::device::Call;
 use crate::device::cpu::Cpu;
 use crate::ops::Run;
@@ -54,15 +57,20 @@ impl Conv2d {
         Pass::forward(&geometry(&self.window, x), x.dims()[0])
     }
 
+    /// The arithmetic of a direct pass.
+    fn multiplies_in(&self, ins: &[Ty]) -> Math {
+        pairs::worthwhile(self.math, ins[0].shape.cols())
+    }
+
     fn plan(&self, cpu: &Cpu, ins: &[Ty]) -> Forward {
         let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
         if let Some(act) = self.depthwise {
             return Forward::Separable(act, size(ins[0]));
         }
-        if let Some(line) = Line::choose(cpu, &pass, cin, cout) {
+        if let Some(line) = Line::choose(cpu, &pass, cin, cout).filter(|_| self.math == Math::Full) {
             return Forward::Line(line);
         }
-        match Size::choose(cpu, &pass, cin, cout, forward_sizes(cin, cout)) {
+        match Size::choose(cpu, self.math, &pass, cin, cout, forward_sizes(cin, cout)) {
             Some(size) => Forward::Winograd(Winograd::new(cpu, size, &pass, cin, cout)),
             None => Forward::Direct(pass),
         }
@@ -82,7 +90,7 @@ impl Run<Cpu> for Conv2d {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
         let channels = ins[0].shape.cols();
         4 * match self.plan(cpu, ins) {
-            Forward::Direct(pass) => convolve_scratch(cpu, &pass, channels),
+            Forward::Direct(pass) => convolve_scratch(cpu, &pass, words(self.multiplies_in(ins), channels)),
             Forward::Separable(_, [_, width]) => separable::scratch(cpu, channels, width),
             Forward::Winograd(winograd) => winograd.scratch(),
             Forward::Line(line) => line.scratch(),
@@ -90,9 +98,10 @@ impl Run<Cpu> for Conv2d {
     }
 
     fn derived(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
-        let w = ins[1].shape;
+        let ([height, width], w) = (self.window.kernel, ins[1].shape);
+        let rows = height * width * words(self.multiplies_in(ins), ins[0].shape.cols());
         4 * match self.plan(cpu, ins) {
-            Forward::Direct(_) | Forward::Separable(..) => packed_floats(cpu, w.rows(), w.cols()),
+            Forward::Direct(_) | Forward::Separable(..) => packed_floats(cpu, rows, w.cols()),
             Forward::Winograd(winograd) => winograd.filter_floats(),
             Forward::Line(line) => line.filter_floats(),
         }
@@ -108,7 +117,9 @@ impl Run<Cpu> for Conv2d {
 
     fn prepare(&self, call: &Call<'_, Cpu>) {
         let (cpu, w, packed) = (call.device, call.src(1), call.derived());
-        match self.plan(cpu, &call.in_types()) {
+        let ins = call.in_types();
+        match self.plan(cpu, &ins) {
+            Forward::Direct(_) | Forward::Separable(..) if self.multiplies_in(&ins) == Math::Bf16 => pairs::pack(cpu, w, ins[0].shape.cols(), packed),
             Forward::Direct(_) | Forward::Separable(..) => pack(cpu, w, packed),
             Forward::Winograd(winograd) => winograd.prepare(cpu, w, packed),
             Forward::Line(line) => line.prepare(cpu, w, packed),
@@ -122,13 +133,15 @@ impl Run<Cpu> for Conv2d {
             bias: self.bias.then(|| call.src(2 + usize::from(self.scale))),
             act: self.act,
         };
-        let input = Input { x, pre: Prologue::of(call, self.pre, self.pre_at()) };
+        let ins = call.in_types();
+        let math = self.multiplies_in(&ins);
+        let input = Input { x, pre: Prologue::of(call, self.pre, self.pre_at()), math };
         let (w, y) = (call.derived().src(), call.dst(0));
-        match self.plan(cpu, &call.in_types()) {
+        match self.plan(cpu, &ins) {
             Forward::Direct(pass) => convolve(cpu, &pass, input, w, y, &finish, scratch),
             Forward::Separable(act, size) => {
                 let depthwise = separable::Depthwise { x, size, act, filter: call.src(self.depthwise_at()) };
-                separable::run(cpu, &depthwise, w, y, &finish, scratch);
+                separable::run(cpu, math, &depthwise, w, y, &finish, scratch);
             }
             Forward::Winograd(winograd) => winograd.run(cpu, input, w, y, &finish, scratch),
             Forward::Line(line) => line.run(cpu, input, w, y, &finish, scratch),
@@ -149,10 +162,10 @@ impl Conv2dDx {
     fn plan(&self, cpu: &Cpu, ins: &[Ty]) -> InputGradient {
         let (images, depth, cols) = (ins[0].shape.dims()[0], ins[0].shape.cols(), ins[1].shape.dims()[2]);
         let [phase] = &input_grad::phases(&self.geometry(), images)[..] else { return InputGradient::Direct };
-        if let Some(line) = Line::choose(cpu, &phase.pass, depth, cols) {
+        if let Some(line) = Line::choose(cpu, &phase.pass, depth, cols).filter(|_| self.math == Math::Full) {
             return InputGradient::Line(line);
         }
-        let size = Size::choose(cpu, &phase.pass, depth, cols, &Size::ALL);
+        let size = Size::choose(cpu, self.math, &phase.pass, depth, cols, &Size::ALL);
         size.map_or(InputGradient::Direct, |size| InputGradient::Winograd(Winograd::new(cpu, size, &phase.pass, depth, cols)))
     }
 }
@@ -160,12 +173,12 @@ impl Conv2dDx {
 impl Run<Cpu> for Conv2dDx {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], outs: &[Ty]) -> usize {
         if self.past.is_some() {
-            return pointwise::scratch(outs[0]);
+            return pointwise::scratch(self.math, ins[0], outs[0]);
         }
         let dy = ins[0].shape;
         let direct = || {
             let phases = input_grad::phases(&self.geometry(), dy.dims()[0]);
-            phases.iter().map(|phase| convolve_scratch(cpu, &phase.pass, dy.cols())).max().unwrap_or(0)
+            phases.iter().map(|phase| convolve_scratch(cpu, &phase.pass, words(self.math, dy.cols()))).max().unwrap_or(0)
         };
         4 * match self.plan(cpu, ins) {
             InputGradient::Direct => direct(),
@@ -176,7 +189,7 @@ impl Run<Cpu> for Conv2dDx {
 
     fn derived(&self, cpu: &Cpu, ins: &[Ty], outs: &[Ty]) -> usize {
         4 * match self.plan(cpu, ins) {
-            InputGradient::Direct => packed_floats(cpu, self.geometry().taps_total() * ins[0].shape.cols(), outs[0].shape.cols()),
+            InputGradient::Direct => packed_floats(cpu, self.geometry().taps_total() * words(self.math, ins[0].shape.cols()), outs[0].shape.cols()),
             InputGradient::Winograd(winograd) => winograd.filter_floats(),
             InputGradient::Line(line) => line.filter_floats(),
         }
@@ -193,7 +206,7 @@ impl Run<Cpu> for Conv2dDx {
     fn prepare(&self, call: &Call<'_, Cpu>) {
         let (cpu, w, packed) = (call.device, call.src(1), call.derived());
         match self.plan(cpu, &call.in_types()) {
-            InputGradient::Direct => input_grad::prepare(call, &self.geometry()),
+            InputGradient::Direct => input_grad::prepare(call, &self.geometry(), self.math),
             InputGradient::Winograd(winograd) => winograd.prepare_transposed(cpu, w, packed),
             InputGradient::Line(line) => line.prepare_transposed(cpu, w, packed),
         }
@@ -201,11 +214,11 @@ impl Run<Cpu> for Conv2dDx {
 
     fn run(&self, call: &Call<'_, Cpu>) {
         if let Some(act) = self.past {
-            return pointwise::run(call, act);
+            return pointwise::run(call, act, self.math);
         }
         let (cpu, dy, w, dx, scratch) = (call.device, call.src(0), call.derived().src(), call.dst(0), call.scratch());
         match self.plan(cpu, &call.in_types()) {
-            InputGradient::Direct => input_grad::run(call, &self.geometry()),
+            InputGradient::Direct => input_grad::run(call, &self.geometry(), self.math),
             InputGradient::Winograd(winograd) => winograd.run(cpu, dy.into(), w, dx, &Finish::NONE, scratch),
             InputGradient::Line(line) => line.run(cpu, dy.into(), w, dx, &Finish::NONE, scratch),
         }
@@ -225,14 +238,19 @@ impl Conv2dDw {
         Pass::forward(&geometry(&self.window, x), x.dims()[0])
     }
 
+    /// The arithmetic of direct sums.
+    fn multiplies_in(&self, ins: &[Ty]) -> Math {
+        pairs::worthwhile(self.math, ins[0].shape.cols())
+    }
+
     fn plan(&self, cpu: &Cpu, ins: &[Ty]) -> FilterGradient {
         let (pass, cin, cout) = (self.pass(ins), ins[0].shape.cols(), ins[1].shape.cols());
-        if let Some(line) = LineFilterGrad::choose(cpu, &pass, cin, cout) {
+        if let Some(line) = LineFilterGrad::choose(cpu, &pass, cin, cout).filter(|_| self.math == Math::Full) {
             return FilterGradient::Line(line);
         }
-        match Size::choose(cpu, &pass, cin, cout, &Size::ALL) {
+        match Size::choose(cpu, self.math, &pass, cin, cout, &Size::ALL) {
             Some(size) => FilterGradient::Winograd(WinogradFilterGrad::new(cpu, size, &pass, cin, cout), size),
-            None => FilterGradient::Direct(FilterGrad::new(cpu, pass, cin, cout, self.pre.is_some())),
+            None => FilterGradient::Direct(FilterGrad::new(cpu, self.multiplies_in(ins), pass, cin, cout, self.pre.is_some())),
         }
     }
 }
@@ -256,7 +274,7 @@ impl Run<Cpu> for Conv2dDw {
 
     fn run(&self, call: &Call<'_, Cpu>) {
         let (cpu, dy, dw, scratch) = (call.device, call.src(1), call.dst(0), call.scratch());
-        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, 2) };
+        let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, 2), math: self.multiplies_in(&call.in_types()) };
         match self.plan(cpu, &call.in_types()) {
             FilterGradient::Direct(direct) => direct.run(cpu, input, dy, dw, scratch),
             FilterGradient::Winograd(winograd, _) => winograd.run(cpu, input, dy, dw, scratch),

@@ -4,32 +4,40 @@
 //! and `dx = dz scale`. So `da` is never written to memory, and `x` is read once instead of twice.
 
 use super::pack::panel_columns;
-use crate::base::Ty;
+use super::pairs::{channel_pairs, words};
+use crate::base::{Math, Ty};
 use crate::device::Call;
 use crate::device::cpu::columns::{BLOCK, row_sums_scratch, row_sums_with};
 use crate::device::cpu::tile::{Strip, Tile, even_runs, strip};
 use crate::device::cpu::{Cpu, Src};
 use crate::ops::activation::Act;
 use crate::ops::scale_shift::cpu::{Coefficients, backward, sums};
-use std::ops::Range;
 
 /// Floats from pixel to pixel of `da`: an odd number of vectors, so that pixels fall into different sets of the cache.
 fn pitch(cols: usize) -> usize {
     16 * (cols.div_ceil(16) | 1)
 }
 
-/// Bytes of working memory, for an input gradient of type `dx`.
-pub(super) fn scratch(dx: Ty) -> usize {
+/// Floats of a block's working memory: `da`, and `dy` in words if pairs are multiplied.
+fn buffers(math: Math, dy: usize, dx: usize) -> [usize; 2] {
+    [BLOCK * pitch(dx), if math == Math::Bf16 { BLOCK * pitch(words(math, dy)) } else { 0 }]
+}
+
+/// Bytes of working memory, for gradients of types `dy` and `dx`.
+pub(super) fn scratch(math: Math, dy: Ty, dx: Ty) -> usize {
     let (rows, cols) = (dx.shape.rows(), dx.shape.cols());
-    row_sums_scratch(rows, cols, 2, BLOCK * pitch(cols))
+    row_sums_scratch(rows, cols, 2, buffers(math, dy.shape.cols(), cols).iter().sum())
 }
 
 /// Runs a call with ins `dy, w, x, scale, shift` and outs `dx, dscale, dshift`; `w` is packed.
-pub(super) fn run(call: &Call<'_, Cpu>, act: Act) {
+pub(super) fn run(call: &Call<'_, Cpu>, act: Act, math: Math) {
     let (cpu, [dy, _, x, scale, shift]) = (call.device, [0, 1, 2, 3, 4].map(|i| call.src(i)));
     let (dx, w, pitch) = (call.dst(0), call.derived().src(), pitch(x.cols));
-    row_sums_with(cpu, x.rows, call.scratch(), [call.dst(1), call.dst(2)], BLOCK * pitch, |rows, totals, da| {
-        product(cpu, dy, rows.clone(), w, x.cols, da, pitch);
+    let [da_floats, dy_words] = buffers(math, dy.cols, x.cols);
+    row_sums_with(cpu, x.rows, call.scratch(), [call.dst(1), call.dst(2)], da_floats + dy_words, |rows, totals, extra| {
+        let (da, dy_buffer) = extra.split_at_mut(da_floats);
+        let from = left(dy, rows.start, rows.len(), math, dy_buffer);
+        product(cpu, math, from, rows.len(), words(math, dy.cols), w, x.cols, da);
         let k = Coefficients::new(scale, shift, act);
         let (dscale, dshift) = totals.split_at_mut(x.cols);
         // SAFETY: the rows lie in the matrices and belong to this thread; all vectors have `x.cols` elements.
@@ -42,28 +50,41 @@ pub(super) fn run(call: &Call<'_, Cpu>, act: Act) {
     });
 }
 
-/// `da[r][c] = sum over k of dy[r][k] * w[k][c]` for some rows, `cols` columns, `w` packed.
-fn product(cpu: &Cpu, dy: Src, rows: Range<usize>, w: Src, cols: usize, da: &mut [f32], pitch: usize) {
-    let tile = Tile::of(cpu.isa);
+/// Some rows of `dy` as the product reads them, where they lie or as words in `buffer`: the first element and the pitch.
+fn left(dy: Src, first: usize, rows: usize, math: Math, buffer: &mut [f32]) -> (*const f32, usize) {
+    let from = (dy.ptr().wrapping_add(first * dy.pitch), dy.pitch);
+    if math != Math::Bf16 {
+        return from;
+    }
+    let to = pitch(words(math, dy.cols));
+    // SAFETY: the rows lie in `dy`, and their words in the buffer.
+    unsafe { channel_pairs(from, None, (buffer.as_mut_ptr(), to), rows, dy.cols) };
+    (buffer.as_ptr(), to)
+}
+
+/// `da[r][c] = sum over k of dy[r][k] * w[k][c]` for some rows of `depth` words, `cols` columns, `w` packed.
+#[allow(clippy::too_many_arguments)] // two matrices, their sizes, and how they are multiplied
+fn product(cpu: &Cpu, math: Math, dy: (*const f32, usize), rows: usize, depth: usize, w: Src, cols: usize, da: &mut [f32]) {
+    let (tile, pitch) = (Tile::of(cpu.isa), pitch(cols));
     for panel in 0..cols.div_ceil(tile.width()) {
         let (columns, width) = panel_columns(tile, panel, cols);
-        for run in even_runs(rows.len(), tile.rows) {
+        for run in even_runs(rows, tile.rows) {
             let args = Strip {
-                x: dy.ptr().wrapping_add((rows.start + run.start) * dy.pitch),
-                pixel: dy.pitch,
+                x: dy.0.wrapping_add(run.start * dy.1),
+                pixel: dy.1,
                 rows: 1,
                 row: 0,
                 taps: 1,
                 tap: 0,
-                depth: dy.cols,
-                w: w.ptr().wrapping_add(panel * tile.width() * dy.cols),
+                depth,
+                w: w.ptr().wrapping_add(panel * tile.width() * depth),
                 y: da[run.start * pitch + columns.start..].as_mut_ptr(),
                 y_pixel: pitch,
                 cols: columns.len(),
                 add: false,
             };
-            // SAFETY: the rows lie in `dy`, the panel in the packed weights, the results in this thread's buffer.
-            unsafe { strip(cpu.isa, run.len(), width / tile.lanes)(&args) }
+            // SAFETY: the rows lie in `dy` or the buffer, the panel in the packed weights, the results in this thread's buffer.
+            unsafe { strip(cpu.isa, math, run.len(), width / tile.lanes)(&args) }
         }
     }
 }

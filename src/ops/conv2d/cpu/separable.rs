@@ -5,7 +5,9 @@
 
 use super::forward::{BLOCK, Finish, Strips, buffer_pitch};
 use super::input::View;
+use super::pairs::{channel_pairs, words};
 use super::pass::{Block, Pass};
+use crate::base::Math;
 use crate::device::cpu::tile::{Tile, share};
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
@@ -45,8 +47,9 @@ pub(super) fn scratch(cpu: &Cpu, channels: usize, width: usize) -> usize {
     cpu.threads() * per_thread(Tile::of(cpu.isa), channels, width).iter().sum::<usize>()
 }
 
-/// `y = finish(depthwise(act(x)) w)`, `w` packed.
-pub(super) fn run(cpu: &Cpu, depthwise: &Depthwise, w: Src, y: Dst, finish: &Finish, scratch: Dst) {
+/// `y = finish(depthwise(act(x)) w)`, `w` packed. Where pairs are multiplied, the rows of the buffer become words in place: what a word is
+/// made of lies at its place or behind it.
+pub(super) fn run(cpu: &Cpu, math: Math, depthwise: &Depthwise, w: Src, y: Dst, finish: &Finish, scratch: Dst) {
     let (x, tile, width) = (depthwise.x, Tile::of(cpu.isa), depthwise.size[1]);
     let (pass, pitch, rows) = (Pass::flat(x.rows), buffer_pitch(x.cols), x.rows / width);
     let (blocks, panels) = (rows.div_ceil(depthwise.rows_of_block()), y.cols.div_ceil(tile.width()));
@@ -61,8 +64,13 @@ pub(super) fn run(cpu: &Cpu, depthwise: &Depthwise, w: Src, y: Dst, finish: &Fin
         let (entry, filter) = (depthwise.entry(), depthwise.filter.flat());
         // SAFETY: the buffer has room for a block's rows; a checked filter has nine taps.
         unsafe { slide_rows(cpu.isa, x, entry, filter, false, depthwise.size, rows, buffer.as_mut_ptr(), pitch, false) };
+        if math == Math::Bf16 {
+            let at = buffer.as_mut_ptr();
+            // SAFETY: the rows just written; a vector of words is written after the two of floats that it is made of were read.
+            unsafe { channel_pairs((at, pitch), None, (at, pitch), cols.len(), x.cols) };
+        }
         let view = View { first: buffer.as_ptr(), image: 0, result: [0, pitch], tap: [0, pitch] };
-        let strips = Strips { cpu, tile, pass: &pass, view, channels: x.cols, w, y, finish, sums };
+        let strips = Strips { cpu, tile, pass: &pass, view, math, words: words(math, x.cols), w, y, finish, sums };
         strips.run(&Block { images: 0..1, rows: 0..1, cols }, share(panels, groups, part % groups));
     });
 }

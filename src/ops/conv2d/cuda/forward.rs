@@ -1,8 +1,11 @@
 use super::{Product, on_images};
+use crate::base::Ty;
 use crate::device::Call;
+use crate::device::cuda::epilogue::Left;
 use crate::device::cuda::window::{Divisor, Window};
 use crate::device::cuda::{Cuda, DevicePtr, Kernel};
 use crate::ops::activation::cuda::number;
+use crate::ops::channel_stats::cuda::finish_left;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::Run;
 use crate::{kernel_struct, kernels};
@@ -16,6 +19,7 @@ pub struct Finish {
     bias: DevicePtr,
     act: i32,
     add: i32,
+    partial: DevicePtr,
 }
 kernel_struct!(Finish);
 
@@ -37,6 +41,10 @@ table! {
 }
 
 impl Run<Cuda> for Conv2d {
+    fn scratch(&self, _: &Cuda, _: &[Ty], outs: &[Ty]) -> usize {
+        if self.stats { Left::stats(outs[0].shape.rows(), outs[0].shape.cols()).bytes() } else { 0 }
+    }
+
     fn run(&self, call: &Call<'_, Cuda>) {
         let (x, w, y) = (call.src(0), call.src(1), call.dst(0));
         let (geom, images) = on_images(&self.window, call.ins[0].ty.shape);
@@ -46,6 +54,7 @@ impl Run<Cuda> for Conv2d {
             bias: vector(self.bias, 2 + usize::from(self.scale)),
             act: number(self.act),
             add: y.add,
+            partial: if self.stats { call.scratch() } else { DevicePtr(0) },
         };
         let (rows, cols) = (y.rows as usize, y.cols as usize);
         let product = Product::new(call.device, self.math, [rows, cols, 1], &[&x, &w, &y]);
@@ -64,5 +73,8 @@ impl Run<Cuda> for Conv2d {
         );
         let (kernel, grid) = (product.kernel(&KERNELS), product.blocks(rows, cols));
         call.launch(kernel, grid, product.threads(), product.shared([true, false]), arguments);
+        if self.stats {
+            finish_left(call, Left::stats(rows, cols), y, [call.dst(1), call.dst(2)]);
+        }
     }
 }

@@ -36,6 +36,7 @@ impl Arithmetic {
             (DType::Bf16, _) => Arithmetic::Bf16,
             (_, Math::Tf32) => Arithmetic::Tf32,
             (_, Math::Full) => Arithmetic::Exact,
+            (_, Math::Bf16) => unreachable!("this device stores bf16; nothing is rounded on the way to a product"),
         }
     }
 

@@ -1,6 +1,7 @@
 use super::tiles::{self, Team, Tiles, transform_input};
 use super::transform::{Ending, Target, output};
 use super::{Size, block_tiles, filter, plane_floats, plane_pitch};
+use crate::base::Math;
 use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::forward::Finish;
@@ -166,7 +167,7 @@ impl Winograd {
                     add: false,
                 };
                 // SAFETY: the rows lie in the planes, the panel in the filter; these products belong to this part.
-                unsafe { strip(self.isa, run.len(), width / self.tile.lanes)(&args) }
+                unsafe { strip(self.isa, Math::Full, run.len(), width / self.tile.lanes)(&args) }
             }
         }
     }

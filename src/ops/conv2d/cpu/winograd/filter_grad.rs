@@ -1,6 +1,7 @@
 use super::tiles::{self, Team, Tiles, transform_input};
 use super::transform::{gradient, taps};
 use super::{Size, block_tiles, plane_floats, plane_pitch};
+use crate::base::Math;
 use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::input::Input;
@@ -168,7 +169,7 @@ impl WinogradFilterGrad {
                     add,
                 };
                 // SAFETY: the tiles lie in the planes, whose rows are whole vectors; these rows of the sums belong to this part.
-                unsafe { outer(self.isa, run.len(), padded / self.tile.lanes)(&args) }
+                unsafe { outer(self.isa, Math::Full, run.len(), padded / self.tile.lanes)(&args) }
             }
         }
     }

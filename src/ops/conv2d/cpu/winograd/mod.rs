@@ -11,6 +11,7 @@
 //!
 //! The transforms enlarge rounding errors; [`Size::amplification`] says by how much, and the self-test holds results to it. What is
 //! chosen depends on the layer's shape alone, so that an image has the same bits in every batch.
+//! All of it is in f32, under bf16 as well: what the transforms make of values rounded to eight bits has few of them left.
 
 mod convolve;
 mod filter;
@@ -25,6 +26,7 @@ pub(super) use filter_grad::WinogradFilterGrad;
 pub(super) use line::{Line, LineFilterGrad, line_amplification};
 
 use super::pass::Pass;
+use crate::base::Math;
 use crate::device::cpu::Cpu;
 use form::{Form, Four, Two};
 
@@ -43,8 +45,8 @@ impl Size {
     pub const ALL: [Size; 2] = [Size::Four, Size::Two];
 
     /// The cheapest of some sizes for a pass, if it is cheaper than a direct one: `planes x tiles x (in x out + TRANSFORM (in + out))`
-    /// against `9 x results x in x out`.
-    pub fn choose(cpu: &Cpu, pass: &Pass, cin: usize, cout: usize, sizes: &[Size]) -> Option<Size> {
+    /// against `9 x results x in x out`, of which a direct pass in bf16 does two at a time.
+    pub fn choose(cpu: &Cpu, math: Math, pass: &Pass, cin: usize, cout: usize, sizes: &[Size]) -> Option<Size> {
         if cpu.exact || pass.taps != [3, 3] || pass.step != [1, 1] || pass.apart != [1, 1] || cin < 16 || cout < 16 {
             return None;
         }
@@ -53,7 +55,7 @@ impl Size {
             let tiles: usize = pass.size.iter().map(|s| s.div_ceil(size.results())).product();
             size.planes() * tiles * (products + TRANSFORM * (cin + cout))
         };
-        let direct = 9 * pass.size[0] * pass.size[1] * products;
+        let direct = 9 * pass.size[0] * pass.size[1] * products / if math == Math::Bf16 { 2 } else { 1 };
         sizes.iter().copied().min_by_key(|&size| cost(size)).filter(|&size| cost(size) < direct)
     }
 

@@ -1,5 +1,6 @@
 use super::transform::{gradient, spread, taps};
 use super::{FILTERS, POINTS, Tiles, filters};
+use crate::base::Math;
 use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::input::Input;
@@ -144,7 +145,7 @@ impl LineFilterGrad {
                     add,
                 };
                 // SAFETY: the tiles lie in the planes, whose rows are whole vectors; the sums are this thread's.
-                unsafe { outer(self.isa, run.len(), padded / self.tile.lanes)(&args) }
+                unsafe { outer(self.isa, Math::Full, run.len(), padded / self.tile.lanes)(&args) }
             }
         }
     }

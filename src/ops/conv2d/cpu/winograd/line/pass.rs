@@ -1,5 +1,6 @@
 use super::transform::{gather, raise, spread};
 use super::{FILTERS, POINTS, RESULTS, Tiles, filters};
+use crate::base::Math;
 use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::forward::Finish;
@@ -159,7 +160,7 @@ impl Line {
                     add: false,
                 };
                 // SAFETY: the rows lie in the planes, the panel in the filter; the products are this thread's.
-                unsafe { strip(self.isa, run.len(), width / self.tile.lanes)(&args) }
+                unsafe { strip(self.isa, Math::Full, run.len(), width / self.tile.lanes)(&args) }
             }
         }
     }
