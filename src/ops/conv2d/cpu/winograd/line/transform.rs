@@ -89,7 +89,8 @@ simd! {
         }
     }
 
-    /// The seven taps `G^T u`, `tap` floats apart, (+)= of the sum of `copies` buffers of matrices, `copy` floats apart, over `floats` floats.
+    /// The seven taps `G^T u`, `tap` floats apart, (+)= of the sum of `copies` buffers of matrices, `copy` floats apart, over `floats`
+    /// floats.
     pub(super) unsafe fn taps<V>(from: *const f32, matrix: usize, copies: usize, copy: usize, floats: usize, to: *mut f32, tap: usize, add: bool) {
         for c in (0..floats).step_by(V::N) {
             let n = V::N.min(floats - c);
