@@ -2,7 +2,8 @@
 //
 // The rows are cut into parts of `rows_per_part`. A block takes the columns of its place in the sheet and the part blockIdx.y: its threads
 // go down the rows side by side, fold_rows adds up what they hold, and the part's sums go to scratch memory. A second kernel adds up
-// the parts in double precision, in order. The cut follows from the shape, so one matrix always gives the same bits.
+// the parts in double precision, in order. The cut follows from the shape and the order within a part from types and alignment, so one
+// matrix in one place always gives the same bits.
 #pragma once
 #include "elements.cuh"
 

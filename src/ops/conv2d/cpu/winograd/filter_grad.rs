@@ -33,10 +33,11 @@ pub(in crate::ops::conv2d::cpu) struct WinogradFilterGrad {
     isa: Isa,
 }
 
-struct Operands<'a> {
-    input: Input<'a>,
-    dy: Src<'a>,
-    zeros: *const f32,
+/// What is multiplied, with the zeros that stand for padding.
+pub(super) struct Operands<'a> {
+    pub input: Input<'a>,
+    pub dy: Src<'a>,
+    pub zeros: *const f32,
 }
 
 // SAFETY: `zeros` is read alone.
@@ -44,10 +45,10 @@ unsafe impl Sync for Operands<'_> {}
 
 /// The buffers of a block: planes of inputs and of gradients, and the sums.
 #[derive(Clone, Copy)]
-struct Buffers {
-    v: *mut f32,
-    z: *mut f32,
-    u: *mut f32,
+pub(super) struct Buffers {
+    pub v: *mut f32,
+    pub z: *mut f32,
+    pub u: *mut f32,
 }
 
 // SAFETY: parts of a block write disjoint rows of the planes, and disjoint rows of the sums.

@@ -6,6 +6,7 @@ use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::input::Input;
 use crate::ops::conv2d::cpu::pack::panel_columns;
 use crate::ops::conv2d::cpu::pass::Pass;
+use crate::ops::conv2d::cpu::winograd::filter_grad::{Buffers, Operands};
 use crate::ops::conv2d::cpu::winograd::{plane_floats, plane_pitch};
 use std::ops::Range;
 
@@ -23,23 +24,6 @@ pub(in crate::ops::conv2d::cpu) struct LineFilterGrad {
     blocks: usize,
     copies: usize,
     isa: Isa,
-}
-
-struct Operands<'a> {
-    input: Input<'a>,
-    dy: Src<'a>,
-    zeros: *const f32,
-}
-
-// SAFETY: `zeros` is read alone.
-unsafe impl Sync for Operands<'_> {}
-
-/// The buffers of a block: planes of inputs and of gradients, and the sums.
-#[derive(Clone, Copy)]
-struct Buffers {
-    v: *mut f32,
-    z: *mut f32,
-    u: *mut f32,
 }
 
 impl LineFilterGrad {
