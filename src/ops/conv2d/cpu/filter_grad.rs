@@ -6,6 +6,7 @@ use crate::base::Math;
 use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Src};
 use std::ops::Range;
+use std::ptr::null;
 
 /// Floats of `x`, and as many of `dy`, that a thread works on at a time: together they fit its second-level cache.
 const BLOCK: usize = 64 * 1024;
@@ -321,10 +322,12 @@ impl Sum<'_> {
                     w_row: plan.cout,
                     cols: columns.len(),
                     add,
+                    ahead: null(),
+                    ahead_pixel: 0,
                 };
                 // SAFETY: rows and columns are those whose tap lies in the image or the buffer; the channels of the filter
                 // belong to this thread, or the filter is its own copy.
-                unsafe { outer(self.cpu.isa, plan.math, run.len(), padded / plan.tile.lanes)(&args) }
+                unsafe { outer(self.cpu.isa, plan.math, run.len(), padded / plan.tile.lanes)(&args.asking_for_x()) }
             }
         }
     }

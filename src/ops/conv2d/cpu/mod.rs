@@ -16,6 +16,7 @@ mod pack;
 mod pairs;
 mod pass;
 mod pointwise;
+mod product_grad;
 mod separable;
 mod winograd;
 
@@ -23,6 +24,7 @@ pub(in crate::ops) use filter_grad::FilterGrad;
 pub(in crate::ops) use forward::{Finish, convolve, convolve_scratch};
 pub(in crate::ops) use pack::{pack, pack_transposed, packed_floats};
 pub(in crate::ops) use pass::Pass;
+pub(in crate::ops) use product_grad::ProductGrad;
 
 use input::Input;
 
@@ -228,6 +230,7 @@ impl Run<Cpu> for Conv2dDx {
 /// The ways to a filter's gradient.
 enum FilterGradient {
     Direct(FilterGrad),
+    Product(ProductGrad),
     Winograd(WinogradFilterGrad, Size),
     Line(LineFilterGrad),
 }
@@ -248,6 +251,9 @@ impl Conv2dDw {
         if let Some(line) = LineFilterGrad::choose(cpu, &pass, cin, cout).filter(|_| self.math == Math::Full) {
             return FilterGradient::Line(line);
         }
+        if pass.taps == [1; 2] && cin >= 16 && std::env::var_os("OLD").is_none() {
+            return FilterGradient::Product(ProductGrad::new(cpu, self.math, pass, cin, cout));
+        }
         match Size::choose(cpu, self.math, &pass, cin, cout, &Size::ALL) {
             Some(size) => FilterGradient::Winograd(WinogradFilterGrad::new(cpu, size, &pass, cin, cout), size),
             None => FilterGradient::Direct(FilterGrad::new(cpu, self.multiplies_in(ins), pass, cin, cout, self.pre.is_some())),
@@ -259,6 +265,7 @@ impl Run<Cpu> for Conv2dDw {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
         4 * match self.plan(cpu, ins) {
             FilterGradient::Direct(direct) => direct.scratch(),
+            FilterGradient::Product(product) => product.scratch(),
             FilterGradient::Winograd(winograd, _) => winograd.scratch(),
             FilterGradient::Line(line) => line.scratch(),
         }
@@ -266,7 +273,7 @@ impl Run<Cpu> for Conv2dDw {
 
     fn amplification(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> f64 {
         match self.plan(cpu, ins) {
-            FilterGradient::Direct(_) => 1.0,
+            FilterGradient::Direct(_) | FilterGradient::Product(_) => 1.0,
             FilterGradient::Winograd(_, size) => size.amplification(),
             FilterGradient::Line(_) => line_amplification(),
         }
@@ -277,6 +284,7 @@ impl Run<Cpu> for Conv2dDw {
         let input = Input { x: call.src(0), pre: Prologue::of(call, self.pre, 2), math: self.multiplies_in(&call.in_types()) };
         match self.plan(cpu, &call.in_types()) {
             FilterGradient::Direct(direct) => direct.run(cpu, input, dy, dw, scratch),
+            FilterGradient::Product(product) => product.run(cpu, input, dy, dw, scratch),
             FilterGradient::Winograd(winograd, _) => winograd.run(cpu, input, dy, dw, scratch),
             FilterGradient::Line(line) => line.run(cpu, input, dy, dw, scratch),
         }

@@ -8,6 +8,7 @@ use crate::ops::conv2d::cpu::input::Input;
 use crate::ops::conv2d::cpu::pack::panel_columns;
 use crate::ops::conv2d::cpu::pass::Pass;
 use std::ops::Range;
+use std::ptr::null;
 
 /// Floats of planes that fit a thread's second-level cache beside its copy of the filter.
 const CACHE: usize = 128 * 1024;
@@ -168,9 +169,11 @@ impl WinogradFilterGrad {
                     w_row: self.cout,
                     cols: columns.len(),
                     add,
+                    ahead: null(),
+                    ahead_pixel: 0,
                 };
                 // SAFETY: the tiles lie in the planes, whose rows are whole vectors; these rows of the sums belong to this part.
-                unsafe { outer(self.isa, Math::Full, run.len(), padded / self.tile.lanes)(&args) }
+                unsafe { outer(self.isa, Math::Full, run.len(), padded / self.tile.lanes)(&args.asking_for_x()) }
             }
         }
     }

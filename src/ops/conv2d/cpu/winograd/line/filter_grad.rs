@@ -9,6 +9,7 @@ use crate::ops::conv2d::cpu::pass::Pass;
 use crate::ops::conv2d::cpu::winograd::filter_grad::{Buffers, Operands};
 use crate::ops::conv2d::cpu::winograd::{plane_floats, plane_pitch};
 use std::ops::Range;
+use std::ptr::null;
 
 /// Floats of planes of a block. A product reads two planes at a time, which fit the second-level cache; the sums of all products, read
 /// and written for every block, do not.
@@ -127,9 +128,11 @@ impl LineFilterGrad {
                     w_row: self.cout,
                     cols: columns.len(),
                     add,
+                    ahead: null(),
+                    ahead_pixel: 0,
                 };
                 // SAFETY: the tiles lie in the planes, whose rows are whole vectors; the sums are this thread's.
-                unsafe { outer(self.isa, Math::Full, run.len(), padded / self.tile.lanes)(&args) }
+                unsafe { outer(self.isa, Math::Full, run.len(), padded / self.tile.lanes)(&args.asking_for_x()) }
             }
         }
     }
