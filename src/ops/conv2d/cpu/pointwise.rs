@@ -82,6 +82,8 @@ fn product(cpu: &Cpu, math: Math, dy: (*const f32, usize), rows: usize, depth: u
                 y_pixel: pitch,
                 cols: columns.len(),
                 add: false,
+                ahead: dy.0.wrapping_add(run.start * dy.1),
+                ahead_step: 0,
             };
             // SAFETY: the rows lie in `dy` or the buffer, the panel in the packed weights, the results in this thread's buffer.
             unsafe { strip(cpu.isa, math, run.len(), width / tile.lanes)(&args) }

@@ -165,6 +165,8 @@ impl Winograd {
                     y_pixel: p_pitch,
                     cols: columns.len(),
                     add: false,
+                    ahead: buffers.v.wrapping_add(x * v_plane + run.start * v_pitch),
+                    ahead_step: 0,
                 };
                 // SAFETY: the rows lie in the planes, the panel in the filter; these products belong to this part.
                 unsafe { strip(self.isa, Math::Full, run.len(), width / self.tile.lanes)(&args) }

@@ -158,6 +158,8 @@ impl Line {
                     y_pixel: p_pitch,
                     cols: columns.len(),
                     add: false,
+                    ahead: v.wrapping_add(x * v_plane + run.start * v_pitch),
+                    ahead_step: 0,
                 };
                 // SAFETY: the rows lie in the planes, the panel in the filter; the products are this thread's.
                 unsafe { strip(self.isa, Math::Full, run.len(), width / self.tile.lanes)(&args) }
