@@ -3,7 +3,7 @@ use crate::base::{Math, Ty};
 use crate::device::Call;
 use crate::device::cpu::Cpu;
 use crate::ops::Run;
-use crate::ops::conv2d::cpu::{FilterGrad, Finish, Pass, convolve, convolve_scratch, pack, pack_transposed, packed_floats};
+use crate::ops::conv2d::cpu::{Finish, Pass, ProductGrad, convolve, convolve_scratch, pack, pack_transposed, packed_floats};
 
 impl Run<Cpu> for Dense {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], _: &[Ty]) -> usize {
@@ -55,6 +55,6 @@ impl Run<Cpu> for DenseDw {
     }
 }
 
-fn plan(cpu: &Cpu, x: Ty, dy: Ty) -> FilterGrad {
-    FilterGrad::new(cpu, Math::Full, Pass::flat(x.shape.rows()), x.shape.cols(), dy.shape.cols(), false)
+fn plan(cpu: &Cpu, x: Ty, dy: Ty) -> ProductGrad {
+    ProductGrad::new(cpu, Math::Full, Pass::flat(x.shape.rows()), x.shape.cols(), dy.shape.cols())
 }

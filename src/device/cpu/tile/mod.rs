@@ -46,6 +46,30 @@ impl Tile {
     }
 }
 
+/// Floats of a cache line.
+pub const LINE: usize = 16;
+
+/// Cache lines that a tile asks for while it is at work, one with each step of its sum: operands that come next. They need not be valid.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    pub first: *const f32,
+    /// Floats from one to the next.
+    pub step: usize,
+}
+
+impl Ahead {
+    /// The line at `p` again and again, which a tile reads anyway.
+    pub fn nothing(p: *const f32) -> Self {
+        Ahead { first: p, step: 0 }
+    }
+
+    /// Of an operand of an outer product, what it reads some pixels later: the third-level cache answers in about the time of eight pixels
+    /// of a large tile.
+    pub fn pixels(x: *const f32, pixel: usize) -> Self {
+        Ahead { first: x.wrapping_add(8 * pixel), step: pixel }
+    }
+}
+
 /// Splits `count` into the fewest runs of at most `most`, as even as they can be: 35 by 14 is 12, 12, 11.
 pub fn even_runs(count: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let runs = count.div_ceil(most);

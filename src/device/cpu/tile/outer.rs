@@ -1,4 +1,4 @@
-use super::{Floats, Product, instantiate, unroll};
+use super::{Ahead, Floats, Product, instantiate, unroll};
 use crate::base::Math;
 use crate::device::cpu::simd::{Vector, prefetch};
 
@@ -25,17 +25,8 @@ pub struct Outer {
     pub cols: usize,
     /// Start from what lies at `w` instead of from zero.
     pub add: bool,
-    /// The cache line asked for at the first pixel, and the floats from there to that of the next pixel; images and rows are as far apart
-    /// as those of `x`. It need not be valid.
-    pub ahead: *const f32,
-    pub ahead_pixel: usize,
-}
-
-impl Outer {
-    /// Asks for the channels of `x` some pixels on: the third-level cache answers in about the time of eight pixels of a large tile.
-    pub fn asking_for_x(self) -> Self {
-        Outer { ahead: self.x.wrapping_add(8 * self.x_pixel), ahead_pixel: self.x_pixel, ..self }
-    }
+    /// One line a pixel; of the next image and row, as far on as `x` is.
+    pub ahead: Ahead,
 }
 
 #[inline(always)]
@@ -54,10 +45,10 @@ unsafe fn body<V: Vector, P: Product<V>, const M: usize, const N: usize>(a: &Out
             for row in 0..a.rows {
                 let mut x = a.x.add(image * a.x_image + row * a.x_row);
                 let mut dy = a.dy.add(image * a.dy_image + row * a.dy_row);
-                let mut ahead = a.ahead.wrapping_add(image * a.x_image + row * a.x_row);
+                let mut ahead = a.ahead.first.wrapping_add(image * a.x_image + row * a.x_row);
                 for _ in 0..a.pixels {
                     prefetch(ahead);
-                    ahead = ahead.wrapping_add(a.ahead_pixel);
+                    ahead = ahead.wrapping_add(a.ahead.step);
                     let mut gradients = [V::zero(); 2];
                     unroll!(n < N, { gradients[n] = V::load(dy.add(n * V::N)) });
                     unroll!(m < M, {

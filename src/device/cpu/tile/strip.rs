@@ -1,4 +1,4 @@
-use super::{Floats, Product, instantiate, unroll};
+use super::{Ahead, Floats, Product, instantiate, unroll};
 use crate::base::Math;
 use crate::device::cpu::simd::{Vector, prefetch};
 
@@ -26,9 +26,7 @@ pub struct Strip {
     pub cols: usize,
     /// Add the sums to what lies at `y`.
     pub add: bool,
-    /// The cache line asked for with the first step of the sum, and the floats from there to that of the next. It need not be valid.
-    pub ahead: *const f32,
-    pub ahead_step: usize,
+    pub ahead: Ahead,
 }
 
 #[inline(always)]
@@ -38,7 +36,7 @@ unsafe fn body<V: Vector, P: Product<V>, const M: usize, const N: usize>(a: &Str
     unsafe {
         let last = a.cols - (N - 1) * V::N;
         let mut sums = [[V::zero(); 2]; 14];
-        let (mut w, mut ahead, pixel) = (a.w, a.ahead, a.pixel);
+        let (mut w, mut ahead, pixel) = (a.w, a.ahead.first, a.pixel);
         for i in 0..a.rows {
             for j in 0..a.taps {
                 // Every third pixel has a pointer of its own; the processor's addressing reaches the two after it.
@@ -46,7 +44,7 @@ unsafe fn body<V: Vector, P: Product<V>, const M: usize, const N: usize>(a: &Str
                 let x = [x, x.wrapping_add(3 * pixel), x.wrapping_add(6 * pixel), x.wrapping_add(9 * pixel), x.wrapping_add(12 * pixel)];
                 for c in 0..a.depth {
                     prefetch(ahead);
-                    ahead = ahead.wrapping_add(a.ahead_step);
+                    ahead = ahead.wrapping_add(a.ahead.step);
                     let mut weights = [V::zero(); 2];
                     unroll!(n < N, { weights[n] = V::load(w.add(n * V::N)) });
                     w = w.add(N * V::N);

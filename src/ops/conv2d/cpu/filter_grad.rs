@@ -3,10 +3,9 @@ use super::pack::panel_columns;
 use super::pairs::{PixelRow, pixel_pairs};
 use super::pass::{Block, Blocks, Pass};
 use crate::base::Math;
-use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
+use crate::device::cpu::tile::{Ahead, Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Src};
 use std::ops::Range;
-use std::ptr::null;
 
 /// Floats of `x`, and as many of `dy`, that a thread works on at a time: together they fit its second-level cache.
 const BLOCK: usize = 64 * 1024;
@@ -16,7 +15,7 @@ const PANELS: usize = 4;
 /// Floats of the largest filter that each thread sums into a copy of its own.
 const SMALL_FILTER: usize = 64 * 1024;
 
-/// `dw[i, j, k, c] = sum over pixels of x[.., k] * dy[.., c]`, planned.
+/// `dw[i, j, k, c] = sum over pixels of x[.., k] * dy[.., c]`, planned, for filters of several taps: one tap alone is a [`ProductGrad`].
 ///
 /// A thread takes a block of pixels that its cache holds for a group of input channels and some panels of output channels, and
 /// sums over it in register tiles, tap by tap, over the pixels whose tap is real. `x` is read where it lies, but for few
@@ -60,9 +59,7 @@ impl FilterGrad {
     pub fn new(cpu: &Cpu, math: Math, pass: Pass, cin: usize, cout: usize, normalised: bool) -> Self {
         let (tile, threads) = (Tile::of(cpu.isa), cpu.threads());
         let panels = cout.div_ceil(tile.width());
-        // Copies that one tap alone reads are shared by twice as many tiles.
-        let more = if math == Math::Bf16 && pass.taps == [1; 2] { 2 } else { 1 };
-        let mut groups = [cin.div_ceil(more * CHANNELS), panels.div_ceil(more * PANELS)];
+        let mut groups = [cin.div_ceil(CHANNELS), panels.div_ceil(PANELS)];
         let filter = pass.taps[0] * pass.taps[1] * cin * cout;
         let shares_pixels = filter <= SMALL_FILTER;
         if !shares_pixels && groups[0] * groups[1] < 8 * threads {
@@ -112,10 +109,6 @@ impl FilterGrad {
     /// Blocks whose pixels have at most [`BLOCK`] floats of each.
     fn cut(&self) -> Blocks {
         let (pass, [x, dy]) = (&self.pass, self.widths());
-        if pass.is_flat() {
-            let pixels = if self.in_pairs() { 2 * BLOCK } else { BLOCK };
-            return Blocks::new(pass, [1, 1, pixels / x.max(dy)]);
-        }
         let row = self.lengths(pass.size[1]);
         let x_row = x * row.x;
         let x_image = x_row * pass.extent(0, pass.size[0]);
@@ -169,15 +162,20 @@ impl FilterGrad {
             (0..units).for_each(|i| unit(i, thread, share(self.blocks.count(), copies, c), copy(c).ptr(), false));
         });
         let copies: Vec<&[f32]> = (0..copies).map(|c| copy(c).src().flat()).collect();
-        cpu.pool.ranges(self.filter(), 1024, |range| {
-            // SAFETY: each range of the filter is written by one thread.
-            let out = unsafe { std::slice::from_raw_parts_mut(dw.ptr().add(range.start), range.len()) };
-            for (k, out) in range.zip(out) {
-                let sum = copies.iter().fold(0.0, |sum, copy| sum + copy[k]);
-                *out = if dw.adds() { *out + sum } else { sum };
-            }
-        });
+        add_copies(cpu, &copies, dw);
     }
+}
+
+/// `dw (+)= the sum of the copies of a filter`, in order.
+pub(super) fn add_copies(cpu: &Cpu, copies: &[&[f32]], dw: Dst) {
+    cpu.pool.ranges(copies[0].len(), 1024, |range| {
+        // SAFETY: each range of the filter is written by one thread.
+        let out = unsafe { std::slice::from_raw_parts_mut(dw.ptr().add(range.start), range.len()) };
+        for (k, out) in range.zip(out) {
+            let sum = copies.iter().fold(0.0, |sum, copy| sum + copy[k]);
+            *out = if dw.adds() { *out + sum } else { sum };
+        }
+    });
 }
 
 /// The sums of one group of channels, in the hands of one thread.
@@ -306,11 +304,12 @@ impl Sum<'_> {
             let x_at = row * x.result[0] + col * x.result[1] + tap * x.tap[0] + j * x.tap[1] + channels.start;
             for run in even_runs(depth, plan.tile.rows) {
                 let k = (tap * pass.taps[1] + j) * plan.cin + channels.start + run.start;
+                let first = x.first.wrapping_add(x_at + run.start);
                 let args = Outer {
                     images: block.images.len(),
                     rows: rows.len(),
                     pixels: if whole { plan.lengths(cols.len()).dy } else { cols.len() },
-                    x: x.first.wrapping_add(x_at + run.start),
+                    x: first,
                     x_image: x.image,
                     x_row: x.result[0],
                     x_pixel: x.result[1],
@@ -322,12 +321,11 @@ impl Sum<'_> {
                     w_row: plan.cout,
                     cols: columns.len(),
                     add,
-                    ahead: null(),
-                    ahead_pixel: 0,
+                    ahead: Ahead::pixels(first, x.result[1]),
                 };
                 // SAFETY: rows and columns are those whose tap lies in the image or the buffer; the channels of the filter
                 // belong to this thread, or the filter is its own copy.
-                unsafe { outer(self.cpu.isa, plan.math, run.len(), padded / plan.tile.lanes)(&args.asking_for_x()) }
+                unsafe { outer(self.cpu.isa, plan.math, run.len(), padded / plan.tile.lanes)(&args) }
             }
         }
     }

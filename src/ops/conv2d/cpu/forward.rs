@@ -2,7 +2,7 @@ use super::input::{Input, View};
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::base::Math;
-use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
+use crate::device::cpu::tile::{Ahead, LINE, Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
 use crate::ops::activation::cpu::apply;
@@ -65,7 +65,7 @@ pub(in crate::ops) fn convolve_scratch(cpu: &Cpu, pass: &Pass, words: usize) -> 
 /// sets over and over; nor is the input changed on the way in.
 fn reads_in_place(pass: &Pass, input: Input) -> bool {
     let x = input.x;
-    let aliases = x.pitch.is_multiple_of(256);
+    let aliases = x.pitch.is_multiple_of(512);
     let gaps = x.cols < 16 && x.pitch != x.cols;
     pass.is_unpadded_in_width() && !aliases && !gaps && input.pre.is_none() && input.math == Math::Full
 }
@@ -122,11 +122,14 @@ impl Strips<'_> {
         }
     }
 
-    /// What a strip of `panel` that reads from `x` on asks for, and the step: the first panel, which finds the input in memory, the pixels
-    /// that it reads two strips later.
-    fn ahead(&self, panel: usize, x: *const f32) -> (*const f32, usize) {
-        let lies_open = panel == 0 && self.view.result[1] <= self.words + 16;
-        if lies_open && std::env::var_os("NOA").is_none() { (x.wrapping_add(2 * self.tile.rows * self.view.result[1]), 16) } else { (x, 0) }
+    /// What a strip of `panel` that reads from `x` on asks for: the first panel, which finds the input in memory, the pixels of two strips
+    /// later, if they lie one after the other.
+    fn ahead(&self, panel: usize, x: *const f32) -> Ahead {
+        let pixel = self.view.result[1];
+        match panel == 0 && pixel <= self.words + LINE {
+            true => Ahead { first: x.wrapping_add(2 * self.tile.rows * pixel), step: LINE },
+            false => Ahead::nothing(x),
+        }
     }
 
     /// Result pixels `cols` of a row, counted from the block's first.
@@ -141,9 +144,9 @@ impl Strips<'_> {
         let y_pixel = pass.apart[1] * self.y.pitch;
         let y = self.y.ptr().wrapping_add(pass.target(block.images.start, row, block.cols.start + cols.start) * self.y.pitch + columns.start);
         let x = (row - block.rows.start) * view.result[0] + taps.start * view.tap[0] + cols.start * view.result[1];
-        let (ahead, ahead_step) = self.ahead(panel, view.first.wrapping_add(x));
+        let x = view.first.wrapping_add(x);
         let args = Strip {
-            x: view.first.wrapping_add(x),
+            x,
             pixel: view.result[1],
             rows: taps.len(),
             row: view.tap[0],
@@ -155,8 +158,7 @@ impl Strips<'_> {
             y_pixel: if plain { y_pixel } else { width },
             cols: columns.len(),
             add: plain && self.y.adds(),
-            ahead,
-            ahead_step,
+            ahead: self.ahead(panel, x),
         };
         // SAFETY: the taps lie in the image or the row buffer, the panel in the packed weights, and the results are pixels
         // and channels of `y` that belong to this part alone, or this thread's own sums.
@@ -195,7 +197,7 @@ unsafe fn in_parts(args: &Strip, width: usize, kernel: unsafe fn(&Strip)) {
                 // SAFETY: a part of the caller's strip.
                 unsafe { kernel(&Strip { x, w, rows, taps, depth: depth.len(), add, ahead, ..*args }) };
                 add = true;
-                ahead = ahead.wrapping_add(rows * taps * depth.len() * args.ahead_step);
+                ahead.first = ahead.first.wrapping_add(rows * taps * depth.len() * ahead.step);
             }
         }
     }

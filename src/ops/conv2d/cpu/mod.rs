@@ -2,7 +2,7 @@
 //!
 //! [`pass`] describes one dense walk over result pixels; [`forward`] runs it (a few padded rows of input per thread, [`input`], packed
 //! weights, register tiles); [`input_grad`] turns the input gradient into such passes over `dy` with the rotated filter;
-//! [`filter_grad`] sums products over pixels. [`pointwise`] takes an input gradient on through the batch norm before, [`separable`] a
+//! [`filter_grad`] sums products over pixels, [`product_grad`] where there is one tap. [`pointwise`] takes an input gradient on through the batch norm before, [`separable`] a
 //! depthwise convolution into the 1x1 one behind it. [`pack`] lays weights out as the tiles read them. A matrix product is the pass over
 //! a single row of pixels, which is how 1x1 convolutions and dense layers run. [`winograd`] does 3x3 filters of stride 1 with fewer
 //! multiplications, all three directions, and 1x7 and 7x1, where the layer's shape makes it pay.
@@ -20,12 +20,12 @@ mod product_grad;
 mod separable;
 mod winograd;
 
-pub(in crate::ops) use filter_grad::FilterGrad;
 pub(in crate::ops) use forward::{Finish, convolve, convolve_scratch};
 pub(in crate::ops) use pack::{pack, pack_transposed, packed_floats};
 pub(in crate::ops) use pass::Pass;
 pub(in crate::ops) use product_grad::ProductGrad;
 
+use filter_grad::FilterGrad;
 use input::Input;
 
 use super::{Conv2d, Conv2dDw, Conv2dDx, geometry};
@@ -251,8 +251,8 @@ impl Conv2dDw {
         if let Some(line) = LineFilterGrad::choose(cpu, &pass, cin, cout).filter(|_| self.math == Math::Full) {
             return FilterGradient::Line(line);
         }
-        if pass.taps == [1; 2] && cin >= 16 && std::env::var_os("OLD").is_none() {
-            return FilterGradient::Product(ProductGrad::new(cpu, self.math, pass, cin, cout));
+        if pass.taps == [1; 2] {
+            return FilterGradient::Product(ProductGrad::new(cpu, self.multiplies_in(ins), pass, cin, cout));
         }
         match Size::choose(cpu, self.math, &pass, cin, cout, &Size::ALL) {
             Some(size) => FilterGradient::Winograd(WinogradFilterGrad::new(cpu, size, &pass, cin, cout), size),

@@ -8,7 +8,7 @@ use super::pairs::{channel_pairs, words};
 use crate::base::{Math, Ty};
 use crate::device::Call;
 use crate::device::cpu::columns::{BLOCK, row_sums_scratch, row_sums_with};
-use crate::device::cpu::tile::{Strip, Tile, even_runs, strip};
+use crate::device::cpu::tile::{Ahead, Strip, Tile, even_runs, strip};
 use crate::device::cpu::{Cpu, Src};
 use crate::ops::activation::Act;
 use crate::ops::scale_shift::cpu::{Coefficients, backward, sums};
@@ -69,8 +69,9 @@ fn product(cpu: &Cpu, math: Math, dy: (*const f32, usize), rows: usize, depth: u
     for panel in 0..cols.div_ceil(tile.width()) {
         let (columns, width) = panel_columns(tile, panel, cols);
         for run in even_runs(rows, tile.rows) {
+            let x = dy.0.wrapping_add(run.start * dy.1);
             let args = Strip {
-                x: dy.0.wrapping_add(run.start * dy.1),
+                x,
                 pixel: dy.1,
                 rows: 1,
                 row: 0,
@@ -82,8 +83,7 @@ fn product(cpu: &Cpu, math: Math, dy: (*const f32, usize), rows: usize, depth: u
                 y_pixel: pitch,
                 cols: columns.len(),
                 add: false,
-                ahead: dy.0.wrapping_add(run.start * dy.1),
-                ahead_step: 0,
+                ahead: Ahead::nothing(x),
             };
             // SAFETY: the rows lie in `dy` or the buffer, the panel in the packed weights, the results in this thread's buffer.
             unsafe { strip(cpu.isa, math, run.len(), width / tile.lanes)(&args) }

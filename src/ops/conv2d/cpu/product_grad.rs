@@ -1,9 +1,10 @@
+use super::filter_grad::add_copies;
 use super::input::Input;
 use super::pack::panel_columns;
 use super::pairs::{PixelRow, pixel_pairs};
 use super::pass::{Block, Blocks, Pass};
 use crate::base::Math;
-use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
+use crate::device::cpu::tile::{Ahead, LINE, Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::scale_shift::cpu::forward;
 use crate::simd;
@@ -110,14 +111,7 @@ impl ProductGrad {
             (0..self.groups).for_each(|i| group(i, thread, share(self.blocks.count(), self.copies, c), copy(c).ptr(), false));
         });
         let copies: Vec<&[f32]> = (0..self.copies).map(|c| copy(c).src().flat()).collect();
-        cpu.pool.ranges(self.filter(), 1024, |range| {
-            // SAFETY: each range of the filter is written by one thread.
-            let out = unsafe { std::slice::from_raw_parts_mut(dw.ptr().add(range.start), range.len()) };
-            for (k, out) in range.zip(out) {
-                let sum = copies.iter().fold(0.0, |sum, copy| sum + copy[k]);
-                *out = if dw.adds() { *out + sum } else { sum };
-            }
-        });
+        add_copies(cpu, &copies, dw);
     }
 }
 
@@ -210,7 +204,6 @@ impl Sum<'_> {
         let (plan, tile) = (self.plan, self.plan.tile);
         let (columns, padded) = panel_columns(tile, panel, plan.cout);
         for (i, run) in self.runs.iter().enumerate() {
-            let (ahead, ahead_pixel) = self.ahead(block, next, panel, i);
             let args = Outer {
                 images: 1,
                 rows: 1,
@@ -227,8 +220,7 @@ impl Sum<'_> {
                 w_row: plan.cout,
                 cols: columns.len(),
                 add,
-                ahead,
-                ahead_pixel,
+                ahead: self.ahead(block, next, panel, i),
             };
             // SAFETY: the operands lie in the buffers; the channels of the filter belong to this thread, or the filter is its own copy.
             unsafe { outer(self.cpu.isa, plan.math, run.len(), padded / tile.lanes)(&args) }
@@ -237,21 +229,21 @@ impl Sum<'_> {
 
     /// What tile `i` of a panel asks for: the first ones the lines of the next panel of `dy`, the others, one after the other over all
     /// panels, the runs of `x` of the next block.
-    fn ahead(&self, block: &Block, next: &Block, panel: usize, i: usize) -> (*const f32, usize) {
+    fn ahead(&self, block: &Block, next: &Block, panel: usize, i: usize) -> Ahead {
         let (plan, each, width) = (self.plan, self.plan.pixels_of_word(), self.plan.tile.width());
-        let lines = each * width.div_ceil(16);
+        let lines = each * width.div_ceil(LINE);
         let last = (panel + 1) * width >= plan.cout;
         if i < lines {
             let (of, panel) = if last { (next, 0) } else { (block, panel + 1) };
             let (_, first) = self.rows(of).next().expect("a block has a row");
-            let at = (first + i % each) * self.dy.pitch + panel * width + i / each * 16;
-            return (self.dy.ptr().wrapping_add(at), each * self.dy.pitch);
+            let at = (first + i % each) * self.dy.pitch + panel * width + i / each * LINE;
+            return Ahead { first: self.dy.ptr().wrapping_add(at), step: each * self.dy.pitch };
         }
         let (x, job) = (self.input.x, panel * self.runs.len().saturating_sub(lines) + i - lines);
         let (first, _) = self.rows(next).next().expect("a block has a row");
         let run = &self.runs[(job / each).min(self.runs.len() - 1)];
         let pixel = plan.pass.step[1] * x.pitch;
-        (x.ptr().wrapping_add(first * x.pitch + job % each * pixel + run.start), each * pixel)
+        Ahead { first: x.ptr().wrapping_add(first * x.pitch + job % each * pixel + run.start), step: each * pixel }
     }
 }
 

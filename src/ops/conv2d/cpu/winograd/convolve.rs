@@ -2,7 +2,7 @@ use super::tiles::{self, Team, Tiles, transform_input};
 use super::transform::{Ending, Target, output};
 use super::{Size, block_tiles, filter, plane_floats, plane_pitch};
 use crate::base::Math;
-use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
+use crate::device::cpu::tile::{Ahead, Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::forward::Finish;
 use crate::ops::conv2d::cpu::input::Input;
@@ -152,8 +152,9 @@ impl Winograd {
         for panel in panels {
             let (columns, width) = panel_columns(self.tile, panel, self.cout);
             for run in even_runs(count, self.tile.rows) {
+                let first = buffers.v.wrapping_add(x * v_plane + run.start * v_pitch);
                 let args = Strip {
-                    x: buffers.v.wrapping_add(x * v_plane + run.start * v_pitch),
+                    x: first,
                     pixel: v_pitch,
                     rows: 1,
                     row: 0,
@@ -165,8 +166,7 @@ impl Winograd {
                     y_pixel: p_pitch,
                     cols: columns.len(),
                     add: false,
-                    ahead: buffers.v.wrapping_add(x * v_plane + run.start * v_pitch),
-                    ahead_step: 0,
+                    ahead: Ahead::nothing(first),
                 };
                 // SAFETY: the rows lie in the planes, the panel in the filter; these products belong to this part.
                 unsafe { strip(self.isa, Math::Full, run.len(), width / self.tile.lanes)(&args) }

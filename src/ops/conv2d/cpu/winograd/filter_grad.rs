@@ -2,13 +2,12 @@ use super::tiles::{self, Team, Tiles, transform_input};
 use super::transform::{gradient, taps};
 use super::{Size, block_tiles, plane_floats, plane_pitch};
 use crate::base::Math;
-use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
+use crate::device::cpu::tile::{Ahead, Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::input::Input;
 use crate::ops::conv2d::cpu::pack::panel_columns;
 use crate::ops::conv2d::cpu::pass::Pass;
 use std::ops::Range;
-use std::ptr::null;
 
 /// Floats of planes that fit a thread's second-level cache beside its copy of the filter.
 const CACHE: usize = 128 * 1024;
@@ -153,11 +152,12 @@ impl WinogradFilterGrad {
         for panel in 0..self.cout.div_ceil(self.tile.width()) {
             let (columns, padded) = panel_columns(self.tile, panel, self.cout);
             for run in even_runs(self.cin, self.tile.rows).skip(runs.start).take(runs.len()) {
+                let first = buffers.v.wrapping_add(x * v_plane + run.start);
                 let args = Outer {
                     images: 1,
                     rows: 1,
                     pixels: count,
-                    x: buffers.v.wrapping_add(x * v_plane + run.start),
+                    x: first,
                     x_image: 0,
                     x_row: 0,
                     x_pixel: v_pitch,
@@ -169,11 +169,10 @@ impl WinogradFilterGrad {
                     w_row: self.cout,
                     cols: columns.len(),
                     add,
-                    ahead: null(),
-                    ahead_pixel: 0,
+                    ahead: Ahead::pixels(first, v_pitch),
                 };
                 // SAFETY: the tiles lie in the planes, whose rows are whole vectors; these rows of the sums belong to this part.
-                unsafe { outer(self.isa, Math::Full, run.len(), padded / self.tile.lanes)(&args.asking_for_x()) }
+                unsafe { outer(self.isa, Math::Full, run.len(), padded / self.tile.lanes)(&args) }
             }
         }
     }

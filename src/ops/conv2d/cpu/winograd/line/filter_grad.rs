@@ -1,7 +1,7 @@
 use super::transform::{gradient, spread, taps};
 use super::{FILTERS, POINTS, Tiles, filters};
 use crate::base::Math;
-use crate::device::cpu::tile::{Outer, Tile, even_runs, outer, share};
+use crate::device::cpu::tile::{Ahead, Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::input::Input;
 use crate::ops::conv2d::cpu::pack::panel_columns;
@@ -9,7 +9,6 @@ use crate::ops::conv2d::cpu::pass::Pass;
 use crate::ops::conv2d::cpu::winograd::filter_grad::{Buffers, Operands};
 use crate::ops::conv2d::cpu::winograd::{plane_floats, plane_pitch};
 use std::ops::Range;
-use std::ptr::null;
 
 /// Floats of planes of a block. A product reads two planes at a time, which fit the second-level cache; the sums of all products, read
 /// and written for every block, do not.
@@ -112,11 +111,12 @@ impl LineFilterGrad {
         for panel in 0..self.cout.div_ceil(self.tile.width()) {
             let (columns, padded) = panel_columns(self.tile, panel, self.cout);
             for run in even_runs(self.cin, self.tile.rows) {
+                let first = buffers.v.wrapping_add((part * POINTS + x) * v_plane + run.start);
                 let args = Outer {
                     images: 1,
                     rows: 1,
                     pixels: count,
-                    x: buffers.v.wrapping_add((part * POINTS + x) * v_plane + run.start),
+                    x: first,
                     x_image: 0,
                     x_row: 0,
                     x_pixel: v_pitch,
@@ -128,11 +128,10 @@ impl LineFilterGrad {
                     w_row: self.cout,
                     cols: columns.len(),
                     add,
-                    ahead: null(),
-                    ahead_pixel: 0,
+                    ahead: Ahead::pixels(first, v_pitch),
                 };
                 // SAFETY: the tiles lie in the planes, whose rows are whole vectors; the sums are this thread's.
-                unsafe { outer(self.isa, Math::Full, run.len(), padded / self.tile.lanes)(&args.asking_for_x()) }
+                unsafe { outer(self.isa, Math::Full, run.len(), padded / self.tile.lanes)(&args) }
             }
         }
     }

@@ -1,7 +1,7 @@
 use super::transform::{gather, raise, spread};
 use super::{FILTERS, POINTS, RESULTS, Tiles, filters};
 use crate::base::Math;
-use crate::device::cpu::tile::{Strip, Tile, even_runs, share, strip};
+use crate::device::cpu::tile::{Ahead, Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
 use crate::ops::conv2d::cpu::forward::Finish;
 use crate::ops::conv2d::cpu::input::Input;
@@ -145,21 +145,21 @@ impl Line {
         for panel in 0..self.cout.div_ceil(self.tile.width()) {
             let (columns, width) = panel_columns(self.tile, panel, self.cout);
             for run in even_runs(count, self.tile.rows) {
+                let first = v.wrapping_add(x * v_plane + run.start * v_pitch);
                 let args = Strip {
-                    x: v.wrapping_add(x * v_plane + run.start * v_pitch),
+                    x: first,
                     pixel: v_pitch,
                     rows: 1,
                     row: 0,
                     taps: parts,
                     tap: POINTS * v_plane,
                     depth: self.cin,
-                    w: u.ptr().wrapping_add(self.panel(panel) + first * self.cin * width),
+                    w: u.ptr().wrapping_add(self.panel(panel) + x * self.cin * width),
                     y: p.wrapping_add(x * p_plane + run.start * p_pitch + columns.start),
                     y_pixel: p_pitch,
                     cols: columns.len(),
                     add: false,
-                    ahead: v.wrapping_add(x * v_plane + run.start * v_pitch),
-                    ahead_step: 0,
+                    ahead: Ahead::nothing(first),
                 };
                 // SAFETY: the rows lie in the planes, the panel in the filter; the products are this thread's.
                 unsafe { strip(self.isa, Math::Full, run.len(), width / self.tile.lanes)(&args) }
