@@ -143,6 +143,9 @@ fn large_shapes_agree_with_naive() {
     let shapes = [
         (Window::same(3, 1), [1, 9, 40, 272], 40),
         (Window::same(1, 1), [2, 14, 15, 512], 33),
+        (Window::same(1, 1), [1, 30, 45, 64], 40),
+        (Window::same(1, 1), [1, 17, 31, 272], 264),
+        (Window::same(1, 2), [3, 37, 41, 130], 70),
         (Window::same(3, 1), [5, 8, 8, 120], 150),
         (Window::valid(3, 2), [3, 37, 41, 3], 32),
         (Window::same(3, 2), [1, 30, 30, 130], 70),

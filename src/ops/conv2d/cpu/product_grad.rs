@@ -15,6 +15,8 @@ const BLOCK: usize = 64 * 1024;
 /// Words along the sum of a block: enough that reading and writing the sums costs little, few enough that a panel of `dy` and a run of `x`
 /// stay in the first-level cache.
 const DEPTH: [usize; 2] = [128, 256];
+/// Pixels of `x` that are copied at a time, an even number.
+const CHUNK: usize = 16;
 /// Input channels that a thread works on at a time.
 const CHANNELS: usize = 256;
 /// Floats of the largest filter that each thread sums into a copy of its own.
@@ -138,9 +140,7 @@ impl Sum<'_> {
             let block = plan.blocks.get(i);
             let next = if i + 1 < blocks.end { plan.blocks.get(i + 1) } else { plan.blocks.get(i) };
             let depth = plan.depth([block.images.len(), block.rows.len(), block.cols.len()]);
-            for (i, run) in self.runs.clone().into_iter().enumerate() {
-                self.copy_x(&block, run, i * depth * plan.tile.lanes);
-            }
+            self.copy_x(&block, depth);
             let panels = plan.cout.div_ceil(plan.tile.width());
             for panel in 0..panels {
                 self.copy_dy(&block, panel);
@@ -158,23 +158,29 @@ impl Sum<'_> {
         })
     }
 
-    fn copy_x(&mut self, block: &Block, run: Range<usize>, at: usize) {
-        let (isa, x, pre, cols, lanes) = (self.cpu.isa, self.input.x, self.input.pre, block.cols.len(), self.plan.tile.lanes);
-        let words = cols.div_ceil(self.plan.pixels_of_word());
-        let pixel = self.plan.pass.step[1] * x.pitch;
+    /// Copies the block's `x`, [`CHUNK`] pixels of all runs before the next, as they lie in memory.
+    fn copy_x(&mut self, block: &Block, depth: usize) {
+        let (plan, x, lanes) = (self.plan, self.input.x, self.plan.tile.lanes);
+        let (each, pixel, cols) = (plan.pixels_of_word(), plan.pass.step[1] * x.pitch, block.cols.len());
         for (i, (first, _)) in self.rows(block).enumerate() {
-            let from = x.ptr().wrapping_add(first * x.pitch + run.start);
-            let to = self.x_buffer[at + i * words * lanes..][..words * lanes].as_mut_ptr();
-            let k = pre.map(|pre| pre.from(run.start));
-            // SAFETY: the pixels lie in the matrix, their copies in the buffer; the coefficients have a float per channel.
-            unsafe {
-                match (self.plan.math, k) {
-                    (Math::Bf16, k) => {
-                        let row = PixelRow { first: from, pixel, real: 0..cols, each: 2, step: 1, words };
-                        pixel_pairs(&row, k, to, lanes, run.len(), lanes);
+            for start in (0..cols).step_by(CHUNK) {
+                let (count, word) = (CHUNK.min(cols - start), i * cols.div_ceil(each) + start / each);
+                for (r, run) in self.runs.iter().enumerate() {
+                    let from = x.ptr().wrapping_add(first * x.pitch + start * pixel + run.start);
+                    let to = self.x_buffer[(r * depth + word) * lanes..][..count.div_ceil(each) * lanes].as_mut_ptr();
+                    let k = self.input.pre.map(|pre| pre.from(run.start));
+                    // SAFETY: the pixels lie in the matrix, their copies in the buffer; the coefficients have a float per channel.
+                    unsafe {
+                        match (plan.math, k) {
+                            (Math::Bf16, k) => {
+                                let words = count.div_ceil(2);
+                                let row = PixelRow { first: from, pixel, real: 0..count, each: 2, step: 1, words };
+                                pixel_pairs(&row, k, to, lanes, run.len(), lanes);
+                            }
+                            (_, Some(k)) => forward(self.cpu.isa, (from, pixel), k, (to, lanes), count, run.len(), false),
+                            (_, None) => copy(self.cpu.isa, (from, pixel), (to, lanes), count, run.len(), lanes),
+                        }
                     }
-                    (_, Some(k)) => forward(isa, (from, pixel), k, (to, lanes), cols, run.len(), false),
-                    (_, None) => copy(isa, (from, pixel), (to, lanes), cols, run.len(), lanes),
                 }
             }
         }

@@ -145,21 +145,21 @@ impl Line {
         for panel in 0..self.cout.div_ceil(self.tile.width()) {
             let (columns, width) = panel_columns(self.tile, panel, self.cout);
             for run in even_runs(count, self.tile.rows) {
-                let first = v.wrapping_add(x * v_plane + run.start * v_pitch);
+                let from = v.wrapping_add(x * v_plane + run.start * v_pitch);
                 let args = Strip {
-                    x: first,
+                    x: from,
                     pixel: v_pitch,
                     rows: 1,
                     row: 0,
                     taps: parts,
                     tap: POINTS * v_plane,
                     depth: self.cin,
-                    w: u.ptr().wrapping_add(self.panel(panel) + x * self.cin * width),
+                    w: u.ptr().wrapping_add(self.panel(panel) + first * self.cin * width),
                     y: p.wrapping_add(x * p_plane + run.start * p_pitch + columns.start),
                     y_pixel: p_pitch,
                     cols: columns.len(),
                     add: false,
-                    ahead: Ahead::nothing(first),
+                    ahead: Ahead::nothing(from),
                 };
                 // SAFETY: the rows lie in the planes, the panel in the filter; the products are this thread's.
                 unsafe { strip(self.isa, Math::Full, run.len(), width / self.tile.lanes)(&args) }
