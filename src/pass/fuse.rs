@@ -16,6 +16,7 @@
 //! | `Conv2d.stats` | `channel_stats` of its result |
 
 use super::group::group;
+use super::recompute::{LARGE, recompute};
 use crate::base::{DType, Val};
 use crate::device::Fusible;
 use crate::error::Result;
@@ -48,6 +49,8 @@ pub struct Fusions {
     pub sums_out: bool,
     /// `channel_stats` into the convolution before it.
     pub stats_out: bool,
+    /// Large results that are cheap are made again for the backward pass, see `recompute.rs`.
+    pub again: bool,
     /// Average pools and 1x1 convolutions change places, see `commute.rs`.
     pub pools: bool,
 }
@@ -66,6 +69,7 @@ impl Fusions {
         mask_out: true,
         sums_out: true,
         stats_out: true,
+        again: true,
         pools: true,
     };
     /// No rule: every row as the model wrote it.
@@ -81,6 +85,7 @@ impl Fusions {
         mask_out: false,
         sums_out: false,
         stats_out: false,
+        again: false,
         pools: false,
     };
 
@@ -90,6 +95,7 @@ impl Fusions {
             pre: self.pre && able.inputs,
             past: self.past && able.inputs,
             depthwise: self.depthwise && able.inputs,
+            again: self.again && able.inputs,
             mask_out: self.mask_out && able.gradients,
             sums_out: self.sums_out && able.gradients,
             stats_out: self.stats_out && able.stats,
@@ -102,7 +108,10 @@ impl Fusions {
 ///
 /// # Errors
 /// An internal error if the graph no longer holds together.
-pub fn fuse(graph: Graph, fusions: Fusions) -> Result<Graph> {
+pub fn fuse(mut graph: Graph, fusions: Fusions) -> Result<Graph> {
+    if fusions.again {
+        recompute(&mut graph, LARGE);
+    }
     let mut f = Fuser::new(graph);
     for (on, rule) in [
         (fusions.pools, Fuser::pools_past_convolutions as fn(&mut Fuser)),
