@@ -63,6 +63,14 @@ impl Ahead {
         Ahead { first: p, step: 0 }
     }
 
+    /// Of strips of `rows` pixels of `words`, what the second strip from the one at `x` reads, if pixels lie one after the other.
+    pub fn strips(x: *const f32, pixel: usize, words: usize, rows: usize) -> Self {
+        match pixel <= words + LINE {
+            true => Ahead { first: x.wrapping_add(2 * rows * pixel), step: LINE },
+            false => Self::nothing(x),
+        }
+    }
+
     /// Of an operand of an outer product, what it reads some pixels later: the third-level cache answers in about the time of eight pixels
     /// of a large tile.
     pub fn pixels(x: *const f32, pixel: usize) -> Self {

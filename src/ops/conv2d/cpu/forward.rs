@@ -2,7 +2,7 @@ use super::input::{Input, View};
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::base::Math;
-use crate::device::cpu::tile::{Ahead, LINE, Strip, Tile, even_runs, share, strip};
+use crate::device::cpu::tile::{Ahead, Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
 use crate::ops::activation::cpu::apply;
@@ -122,16 +122,6 @@ impl Strips<'_> {
         }
     }
 
-    /// What a strip of `panel` that reads from `x` on asks for: the first panel, which finds the input in memory, the pixels of two strips
-    /// later, if they lie one after the other.
-    fn ahead(&self, panel: usize, x: *const f32) -> Ahead {
-        let pixel = self.view.result[1];
-        match panel == 0 && pixel <= self.words + LINE {
-            true => Ahead { first: x.wrapping_add(2 * self.tile.rows * pixel), step: LINE },
-            false => Ahead::nothing(x),
-        }
-    }
-
     /// Result pixels `cols` of a row, counted from the block's first.
     fn strip(&mut self, block: &Block, row: usize, cols: Range<usize>, panel: usize) {
         let (pass, view, depth) = (self.pass, self.view, self.words);
@@ -158,7 +148,8 @@ impl Strips<'_> {
             y_pixel: if plain { y_pixel } else { width },
             cols: columns.len(),
             add: plain && self.y.adds(),
-            ahead: self.ahead(panel, x),
+            // The first panel finds the input in memory, the others in the cache.
+            ahead: if panel == 0 { Ahead::strips(x, view.result[1], depth, self.tile.rows) } else { Ahead::nothing(x) },
         };
         // SAFETY: the taps lie in the image or the row buffer, the panel in the packed weights, and the results are pixels
         // and channels of `y` that belong to this part alone, or this thread's own sums.

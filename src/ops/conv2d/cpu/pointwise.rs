@@ -83,7 +83,7 @@ fn product(cpu: &Cpu, math: Math, dy: (*const f32, usize), rows: usize, depth: u
                 y_pixel: pitch,
                 cols: columns.len(),
                 add: false,
-                ahead: Ahead::nothing(x),
+                ahead: if panel == 0 { Ahead::strips(x, dy.1, depth, tile.rows) } else { Ahead::nothing(x) },
             };
             // SAFETY: the rows lie in `dy` or the buffer, the panel in the packed weights, the results in this thread's buffer.
             unsafe { strip(cpu.isa, math, run.len(), width / tile.lanes)(&args) }
