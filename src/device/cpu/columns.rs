@@ -257,6 +257,47 @@ pub fn row_sums_with<const K: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cpu::Isa;
+
+    #[derive(Clone, Copy)]
+    struct Squares(Stream);
+
+    impl Terms<2> for Squares {
+        #[inline(always)]
+        unsafe fn add<V: Vector>(self, r: usize, c: usize, n: usize, [one, two]: [V; 2]) -> [V; 2] {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let x = self.0.take::<V>(r, c, n);
+                [one.add(x), x.fma(x, two)]
+            }
+        }
+    }
+
+    simd! {
+        /// Sums of x and of x^2 over `rows` x `cols`.
+        unsafe fn squares<V>(x: (*const f32, usize), rows: usize, cols: usize, sums: [*mut f32; 2]) {
+            add_rows::<V, 2>(Squares(Stream::new(x, cols)), rows, cols, sums);
+        }
+    }
+
+    #[test]
+    fn every_element_is_added_once_to_its_column() {
+        for (rows, cols, pitch) in [(1, 1, 1), (3, 5, 5), (4, 64, 64), (7, 100, 100), (64, 133, 150), (65, 257, 256 + 16)] {
+            // Small whole numbers: every sum is exact.
+            let x: Vec<f32> = (0..rows * pitch).map(|i| (i * 7 % 11) as f32 - 4.0).collect();
+            let column = |c: usize, f: fn(f32) -> f32| (0..rows).map(|r| f(x[r * pitch + c])).sum::<f32>();
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+                let mut sums = vec![1.0; 2 * cols];
+                let (one, two) = sums.split_at_mut(cols);
+                // SAFETY: `x` holds `rows` rows, both sums `cols` floats.
+                unsafe { squares(isa, (x.as_ptr(), pitch), rows, cols, [one.as_mut_ptr(), two.as_mut_ptr()]) };
+                for c in 0..cols {
+                    assert_eq!(one[c], 1.0 + column(c, |x| x), "{isa} {rows}x{cols}, column {c}");
+                    assert_eq!(two[c], 1.0 + column(c, |x| x * x), "{isa} {rows}x{cols}, column {c}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn parts_are_few_and_their_blocks_cover_the_rows_in_order() {

@@ -29,6 +29,11 @@ impl<'a> Prologue<'a> {
         pre.map(|act| Prologue { scale: call.src(at), shift: call.src(at + 1), act })
     }
 
+    /// The activation, for loops that are compiled for one.
+    pub fn act(&self) -> Act {
+        self.act
+    }
+
     /// From channel `c` on.
     pub fn from(&self, c: usize) -> Coefficients {
         Coefficients { scale: self.scale.ptr().wrapping_add(c), shift: self.shift.ptr().wrapping_add(c), act: self.act }
@@ -46,6 +51,12 @@ pub(in crate::ops) struct Coefficients {
 impl Coefficients {
     pub fn new(scale: Src, shift: Src, act: Act) -> Self {
         Coefficients { scale: scale.ptr(), shift: shift.ptr(), act }
+    }
+
+    /// The same with another activation.
+    #[inline(always)]
+    pub fn with(self, act: Act) -> Self {
+        Coefficients { act, ..self }
     }
 
     /// The same from channel `c` on.
