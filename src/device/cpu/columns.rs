@@ -4,6 +4,7 @@
 //! [`BLOCK`] rows. Within a block a reduction works in f32, across blocks and parts in f64 and in a fixed order. So its
 //! error grows with the block and not with the matrix, and its bits do not depend on the threads.
 
+use super::simd::{Vector, prefetch};
 use super::view::put;
 use super::{Cpu, Dst};
 use crate::simd;
@@ -20,6 +21,108 @@ pub const GRAIN: usize = 4096;
 /// Rows handed to a thread at a time by an element-wise loop, so that a share has some [`GRAIN`] floats.
 pub fn rows_per_share(cols: usize) -> usize {
     GRAIN.div_ceil(cols.max(1))
+}
+
+/// Floats between what a loop reads and what it asks memory for: about what arrives in the time that memory takes to answer.
+const AHEAD: usize = 1024;
+/// Rows that are added up at a time: sums are loaded and stored once for that many.
+const TOGETHER: usize = 4;
+/// Vectors of columns of as many rows: enough reads at a time to keep memory busy, in registers.
+const STRIP: usize = 4;
+
+/// A matrix that a loop reads once, some rows at a time and within them strip by strip: an order which the hardware does not
+/// foresee. So every read asks for what will be read [`AHEAD`] floats later.
+#[derive(Clone, Copy)]
+pub struct Stream {
+    at: *const f32,
+    pitch: usize,
+    ahead: usize,
+}
+
+impl Stream {
+    /// From the first element on; only the first `cols` of each `pitch` floats are read. If those are all, what comes next in
+    /// memory comes next in the loop; otherwise it is as many whole rows further down.
+    #[inline(always)]
+    pub fn new((at, pitch): (*const f32, usize), cols: usize) -> Self {
+        let rows = AHEAD.div_ceil(cols.max(1)).next_multiple_of(TOGETHER);
+        Stream { at, pitch, ahead: if cols == pitch { AHEAD } else { rows * pitch } }
+    }
+
+    /// Columns `c..c + n` of row `r`.
+    ///
+    /// # Safety
+    /// The matrix has them.
+    #[inline(always)]
+    pub unsafe fn take<V: Vector>(self, r: usize, c: usize, n: usize) -> V {
+        let at = self.at.wrapping_add(r * self.pitch + c);
+        prefetch(at.wrapping_add(self.ahead));
+        // SAFETY: the caller's promise.
+        unsafe { V::take(at, n) }
+    }
+}
+
+/// What is added up over rows: `K` terms for each element.
+pub trait Terms<const K: usize>: Copy {
+    /// `sums` with the terms of columns `c..c + n` of row `r` added to them.
+    ///
+    /// # Safety
+    /// The matrices that the terms are made of have the row and the columns; the instruction set of `V` must be there.
+    unsafe fn add<V: Vector>(self, r: usize, c: usize, n: usize, sums: [V; K]) -> [V; K];
+}
+
+/// sums[k][c] += sum of term k over `rows` rows, for `cols` columns, row by row in order.
+///
+/// # Safety
+/// As for [`Terms::add`]; each of `sums` has `cols` floats.
+#[inline(always)]
+pub unsafe fn add_rows<V: Vector, const K: usize>(terms: impl Terms<K>, rows: usize, cols: usize, sums: [*mut f32; K]) {
+    for r in (0..rows).step_by(TOGETHER) {
+        let (some, mut c) = (r..(r + TOGETHER).min(rows), 0);
+        // SAFETY: the caller's promise; rows and columns stay below `rows` and `cols`.
+        unsafe {
+            while c + STRIP * V::N <= cols {
+                add_strip::<V, K, STRIP>(terms, some.clone(), c, V::N, sums);
+                c += STRIP * V::N;
+            }
+            while c < cols {
+                add_strip::<V, K, 1>(terms, some.clone(), c, V::N.min(cols - c), sums);
+                c += V::N;
+            }
+        }
+    }
+}
+
+/// `M` vectors of columns from `c` on (the first `n` of each) of [`add_rows`].
+///
+/// # Safety
+/// As for [`add_rows`], for `M * V::N` columns, or `n` if `M` is 1.
+#[inline(always)]
+unsafe fn add_strip<V: Vector, const K: usize, const M: usize>(
+    terms: impl Terms<K>,
+    rows: Range<usize>,
+    c: usize,
+    n: usize,
+    sums: [*mut f32; K],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut total = [[V::zero(); K]; M];
+        for (m, total) in total.iter_mut().enumerate() {
+            for (total, sums) in total.iter_mut().zip(sums) {
+                *total = V::take(sums.add(c + m * V::N), n);
+            }
+        }
+        for r in rows {
+            for (m, total) in total.iter_mut().enumerate() {
+                *total = terms.add(r, c + m * V::N, n, *total);
+            }
+        }
+        for (m, total) in total.into_iter().enumerate() {
+            for (total, sums) in total.into_iter().zip(sums) {
+                total.put(sums.add(c + m * V::N), n, false);
+            }
+        }
+    }
 }
 
 /// The fixed cut of `rows` rows.
@@ -154,6 +257,47 @@ pub fn row_sums_with<const K: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cpu::Isa;
+
+    #[derive(Clone, Copy)]
+    struct Squares(Stream);
+
+    impl Terms<2> for Squares {
+        #[inline(always)]
+        unsafe fn add<V: Vector>(self, r: usize, c: usize, n: usize, [one, two]: [V; 2]) -> [V; 2] {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let x = self.0.take::<V>(r, c, n);
+                [one.add(x), x.fma(x, two)]
+            }
+        }
+    }
+
+    simd! {
+        /// Sums of x and of x^2 over `rows` x `cols`.
+        unsafe fn squares<V>(x: (*const f32, usize), rows: usize, cols: usize, sums: [*mut f32; 2]) {
+            add_rows::<V, 2>(Squares(Stream::new(x, cols)), rows, cols, sums);
+        }
+    }
+
+    #[test]
+    fn every_element_is_added_once_to_its_column() {
+        for (rows, cols, pitch) in [(1, 1, 1), (3, 5, 5), (4, 64, 64), (7, 100, 100), (64, 133, 150), (65, 257, 256 + 16)] {
+            // Small whole numbers: every sum is exact.
+            let x: Vec<f32> = (0..rows * pitch).map(|i| (i * 7 % 11) as f32 - 4.0).collect();
+            let column = |c: usize, f: fn(f32) -> f32| (0..rows).map(|r| f(x[r * pitch + c])).sum::<f32>();
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+                let mut sums = vec![1.0; 2 * cols];
+                let (one, two) = sums.split_at_mut(cols);
+                // SAFETY: `x` holds `rows` rows, both sums `cols` floats.
+                unsafe { squares(isa, (x.as_ptr(), pitch), rows, cols, [one.as_mut_ptr(), two.as_mut_ptr()]) };
+                for c in 0..cols {
+                    assert_eq!(one[c], 1.0 + column(c, |x| x), "{isa} {rows}x{cols}, column {c}");
+                    assert_eq!(two[c], 1.0 + column(c, |x| x * x), "{isa} {rows}x{cols}, column {c}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn parts_are_few_and_their_blocks_cover_the_rows_in_order() {

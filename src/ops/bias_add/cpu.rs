@@ -2,9 +2,22 @@ use super::{BiasAdd, ColumnSum};
 use crate::base::Ty;
 use crate::device::Call;
 use crate::device::cpu::Cpu;
-use crate::device::cpu::columns::{row_sums, row_sums_scratch, rows_per_share};
+use crate::device::cpu::columns::{Stream, Terms, add_rows, row_sums, row_sums_scratch, rows_per_share};
+use crate::device::cpu::simd::Vector;
 use crate::ops::Run;
 use crate::simd;
+
+/// The terms of a column's sum: its elements.
+#[derive(Clone, Copy)]
+struct Elements(Stream);
+
+impl Terms<1> for Elements {
+    #[inline(always)]
+    unsafe fn add<V: Vector>(self, r: usize, c: usize, n: usize, [sum]: [V; 1]) -> [V; 1] {
+        // SAFETY: the caller's promise.
+        unsafe { [sum.add(self.0.take(r, c, n))] }
+    }
+}
 
 simd! {
     /// y (+)= x + b over `rows` x `cols`; `y` may be `x`.
@@ -18,18 +31,8 @@ simd! {
     }
 
     /// sum[c] += sum of x over `rows` x `cols`.
-    unsafe fn add_rows<V>(x: *const f32, pitch: usize, rows: usize, cols: usize, sum: *mut f32) {
-        for r in (0..rows).step_by(4) {
-            let some = 4.min(rows - r);
-            for c in (0..cols).step_by(V::N) {
-                let n = V::N.min(cols - c);
-                let mut s = V::take(sum.add(c), n);
-                for r in r..r + some {
-                    s = s.add(V::take(x.add(r * pitch + c), n));
-                }
-                s.put(sum.add(c), n, false);
-            }
-        }
+    unsafe fn sum_rows<V>(x: *const f32, pitch: usize, rows: usize, cols: usize, sum: *mut f32) {
+        add_rows::<V, 1>(Elements(Stream::new((x, pitch), cols)), rows, cols, [sum]);
     }
 }
 
@@ -57,7 +60,7 @@ impl Run<Cpu> for ColumnSum {
         let (cpu, x) = (call.device, call.src(0));
         row_sums(cpu, x.rows, call.scratch(), [call.dst(0)], |rows, total| {
             // SAFETY: the rows lie in `x`, and the sum has `cols` elements.
-            unsafe { add_rows(cpu.isa, x.ptr().add(rows.start * x.pitch), x.pitch, rows.len(), x.cols, total.as_mut_ptr()) }
+            unsafe { sum_rows(cpu.isa, x.ptr().add(rows.start * x.pitch), x.pitch, rows.len(), x.cols, total.as_mut_ptr()) }
         });
     }
 }

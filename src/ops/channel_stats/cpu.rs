@@ -6,30 +6,35 @@
 use super::{ChannelStats, ChannelStatsDx};
 use crate::base::Ty;
 use crate::device::Call;
-use crate::device::cpu::columns::{Parts, Slots, rows_per_share};
+use crate::device::cpu::columns::{Parts, Slots, Stream, Terms, add_rows, rows_per_share};
+use crate::device::cpu::simd::Vector;
 use crate::device::cpu::view::put;
 use crate::device::cpu::{Cpu, Src};
 use crate::ops::Run;
 use crate::simd;
 
+/// The terms of the sums: d and d^2.
+#[derive(Clone, Copy)]
+struct Shifted {
+    x: Stream,
+    pivot: *const f32,
+}
+
+impl Terms<2> for Shifted {
+    #[inline(always)]
+    unsafe fn add<V: Vector>(self, r: usize, c: usize, n: usize, [s1, s2]: [V; 2]) -> [V; 2] {
+        // SAFETY: the caller's promise; the pivot is a row of `x`.
+        unsafe {
+            let d = self.x.take::<V>(r, c, n).sub(V::take(self.pivot.add(c), n));
+            [s1.add(d), d.fma(d, s2)]
+        }
+    }
+}
+
 simd! {
     /// s1[c] += sum d, s2[c] += sum d^2 over `rows` x `cols` of x, with d = x - x[first row].
     unsafe fn shifted_sums<V>(x: *const f32, pitch: usize, rows: usize, cols: usize, s1: *mut f32, s2: *mut f32) {
-        for r in (0..rows).step_by(4) {
-            let some = 4.min(rows - r);
-            for c in (0..cols).step_by(V::N) {
-                let n = V::N.min(cols - c);
-                let (pivot, at) = (V::take(x.add(c), n), x.add(r * pitch + c));
-                let (mut a, mut b) = (V::take(s1.add(c), n), V::take(s2.add(c), n));
-                for i in 0..some {
-                    let d = V::take(at.add(i * pitch), n).sub(pivot);
-                    a = a.add(d);
-                    b = d.fma(d, b);
-                }
-                a.put(s1.add(c), n, false);
-                b.put(s2.add(c), n, false);
-            }
-        }
+        add_rows::<V, 2>(Shifted { x: Stream::new((x, pitch), cols), pivot: x }, rows, cols, [s1, s2]);
     }
 
     /// Merges a block of `n` rows, given its pivot and sums, into the `before` rows that `mean` and `m2` describe.

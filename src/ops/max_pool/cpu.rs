@@ -4,7 +4,7 @@ use crate::device::Call;
 use crate::device::cpu::simd::Vector;
 use crate::device::cpu::{Cpu, Dst};
 use crate::ops::Run;
-use crate::ops::window::{Blocks, grain};
+use crate::ops::window::{Blocks, grain, prefetch};
 use crate::simd;
 use std::ops::Range;
 
@@ -67,6 +67,17 @@ unsafe fn hand_back<V: Vector, const M: usize>(
     }
 }
 
+/// Asks for what the window below reads and this one does not, for `m` vectors of channels: pixels that come from memory, in an
+/// order which the hardware does not foresee.
+#[inline(always)]
+fn prefetch_below<V: Vector>(geom: &Geom, corner: *const f32, rows: usize, x_row: usize, x_pitch: usize, m: usize) {
+    for p in 0..geom.stride[0] {
+        for q in 0..geom.stride[1] {
+            (0..m).for_each(|m| prefetch(corner.wrapping_add((rows + p) * x_row + q * x_pitch + m * V::N)));
+        }
+    }
+}
+
 simd! {
     /// Row `i` of the output over the image at `x`.
     unsafe fn max_row<V>(geom: &Geom, i: usize, x: *const f32, x_pitch: usize, y: *mut f32, y_pitch: usize, cols: usize, add: bool) {
@@ -78,6 +89,7 @@ simd! {
             let corner = x.add(row * x_row + col * x_pitch);
             let (height, width, y, mut c) = (rows.len(), taps.len(), y.add(j * y_pitch), 0);
             while c + 4 * V::N <= cols {
+                prefetch_below::<V>(geom, corner.add(c), height, x_row, x_pitch, 4);
                 let best = window_max::<V, 4>(corner.add(c), height, width, x_row, x_pitch, V::N);
                 for (m, best) in best.into_iter().enumerate() {
                     best.put(y.add(c + m * V::N), V::N, add);
@@ -86,6 +98,7 @@ simd! {
             }
             while c < cols {
                 let n = V::N.min(cols - c);
+                prefetch_below::<V>(geom, corner.add(c), height, x_row, x_pitch, 1);
                 let [best] = window_max::<V, 1>(corner.add(c), height, width, x_row, x_pitch, n);
                 best.put(y.add(c), n, add);
                 c += V::N;
@@ -105,10 +118,12 @@ simd! {
             let (x, dx) = (x.add(row * x_row + col * x_pitch), dx.add(row * dx_row + col * dx_pitch));
             let (size, pitches, dy, mut c) = ([rows.len(), taps.len()], [x_row, x_pitch, dx_row, dx_pitch], dy.add(j * dy_pitch), 0);
             while c + 2 * V::N <= cols {
+                prefetch_below::<V>(geom, x.add(c), rows.len(), x_row, x_pitch, 2);
                 hand_back::<V, 2>(size, dy.add(c), x.add(c), dx.add(c), pitches, V::N);
                 c += 2 * V::N;
             }
             while c < cols {
+                prefetch_below::<V>(geom, x.add(c), rows.len(), x_row, x_pitch, 1);
                 hand_back::<V, 1>(size, dy.add(c), x.add(c), dx.add(c), pitches, V::N.min(cols - c));
                 c += V::N;
             }
@@ -139,9 +154,12 @@ impl Run<Cpu> for MaxPool {
 /// # Safety
 /// They must belong to the calling thread.
 unsafe fn clear(dx: Dst, pixels: Range<usize>, c: usize, cols: usize) {
-    for pixel in pixels {
-        // SAFETY: the caller's promise; a float of zero bytes is 0.
-        unsafe { std::ptr::write_bytes(dx.ptr().add(pixel * dx.pitch + c), 0, cols) }
+    // SAFETY: the caller's promise; a float of zero bytes is 0.
+    unsafe {
+        if cols == dx.pitch {
+            return std::ptr::write_bytes(dx.ptr().add(pixels.start * cols), 0, pixels.len() * cols);
+        }
+        pixels.for_each(|pixel| std::ptr::write_bytes(dx.ptr().add(pixel * dx.pitch + c), 0, cols));
     }
 }
 

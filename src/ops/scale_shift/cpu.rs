@@ -4,7 +4,7 @@
 use super::{ScaleShift, ScaleShiftDx, ScaleShiftSums};
 use crate::base::Ty;
 use crate::device::Call;
-use crate::device::cpu::columns::{row_sums, row_sums_scratch, rows_per_share};
+use crate::device::cpu::columns::{Stream, Terms, add_rows, row_sums, row_sums_scratch, rows_per_share};
 use crate::device::cpu::simd::Vector;
 use crate::device::cpu::{Cpu, Src};
 use crate::ops::Run;
@@ -29,6 +29,11 @@ impl<'a> Prologue<'a> {
         pre.map(|act| Prologue { scale: call.src(at), shift: call.src(at + 1), act })
     }
 
+    /// The activation, for loops that are compiled for one.
+    pub fn act(&self) -> Act {
+        self.act
+    }
+
     /// From channel `c` on.
     pub fn from(&self, c: usize) -> Coefficients {
         Coefficients { scale: self.scale.ptr().wrapping_add(c), shift: self.shift.ptr().wrapping_add(c), act: self.act }
@@ -46,6 +51,12 @@ pub(in crate::ops) struct Coefficients {
 impl Coefficients {
     pub fn new(scale: Src, shift: Src, act: Act) -> Self {
         Coefficients { scale: scale.ptr(), shift: shift.ptr(), act }
+    }
+
+    /// The same with another activation.
+    #[inline(always)]
+    pub fn with(self, act: Act) -> Self {
+        Coefficients { act, ..self }
     }
 
     /// The same from channel `c` on.
@@ -97,6 +108,26 @@ struct Stats {
     one: f32,
 }
 
+/// The terms of dscale and dshift: dz x and dz.
+#[derive(Clone, Copy)]
+struct Products {
+    dy: Stream,
+    x: Stream,
+    k: Coefficients,
+}
+
+impl Terms<2> for Products {
+    #[inline(always)]
+    unsafe fn add<V: Vector>(self, r: usize, c: usize, n: usize, [dscale, dshift]: [V; 2]) -> [V; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let x = self.x.take::<V>(r, c, n);
+            let dz = self.k.dz(self.dy.take(r, c, n), x, c, n);
+            [dz.fma(x, dscale), dshift.add(dz)]
+        }
+    }
+}
+
 simd! {
     /// y (+)= act(x scale + shift) over `rows` x `cols`; `y` may be `x`.
     pub(in crate::ops) unsafe fn forward<V>(x: Rows, k: Coefficients, y: (*mut f32, usize), rows: usize, cols: usize, add: bool) {
@@ -110,21 +141,7 @@ simd! {
 
     /// dscale[c] += sum of dz x, dshift[c] += sum of dz over `rows` x `cols`.
     pub(in crate::ops) unsafe fn sums<V>(dy: Rows, x: Rows, k: Coefficients, dscale: *mut f32, dshift: *mut f32, rows: usize, cols: usize) {
-        for r in (0..rows).step_by(4) {
-            let some = 4.min(rows - r);
-            for c in (0..cols).step_by(V::N) {
-                let n = V::N.min(cols - c);
-                let (mut ds, mut db) = (V::take(dscale.add(c), n), V::take(dshift.add(c), n));
-                for r in r..r + some {
-                    let x = V::take(x.0.add(r * x.1 + c), n);
-                    let dz = k.dz(V::take(dy.0.add(r * dy.1 + c), n), x, c, n);
-                    ds = dz.fma(x, ds);
-                    db = db.add(dz);
-                }
-                ds.put(dscale.add(c), n, false);
-                db.put(dshift.add(c), n, false);
-            }
-        }
+        add_rows::<V, 2>(Products { dy: Stream::new(dy, cols), x: Stream::new(x, cols), k }, rows, cols, [dscale, dshift]);
     }
 
     /// dx (+)= dz scale over `rows` x `cols`; `dx` may be `dy`.

@@ -1,11 +1,11 @@
 //! The sliding loop: a 3x3 window of stride 1 with one pixel of padding walks along a row and loads each pixel once for each output row.
 
-use crate::device::cpu::simd::Vector;
+use crate::device::cpu::simd::{Vector, prefetch};
 use crate::device::cpu::{Isa, Src};
 use crate::ops::activation::Act;
 use crate::ops::activation::cpu::apply;
 use crate::ops::scale_shift::cpu::{Coefficients, Prologue};
-use crate::ops::window::prefetch;
+use crate::ops::window;
 use crate::simd;
 use std::ops::Range;
 
@@ -88,6 +88,25 @@ impl Way for Coefficients {
     }
 }
 
+/// Normalised, with a ReLU that is known where the loop is compiled: to look it up at every pixel takes as long as the window.
+#[derive(Clone, Copy)]
+struct NormalisedRelu(Coefficients);
+
+impl Way for NormalisedRelu {
+    const KEEPS_ZERO: bool = false;
+
+    #[inline(always)]
+    fn from(self, c: usize) -> Self {
+        NormalisedRelu(self.0.from(c))
+    }
+
+    #[inline(always)]
+    unsafe fn enter<V: Vector>(self, x: V, c: usize, n: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.with(Act::Relu).apply(x, c, n) }
+    }
+}
+
 /// A row of pixels, `step` floats from one to the next. A row of padding is one pixel of zeros with a step of 0.
 #[derive(Clone, Copy)]
 pub(super) struct Line {
@@ -159,7 +178,8 @@ pub(in crate::ops) unsafe fn slide_rows(
 /// `M` vectors of channels (the first `n` of each) along a row. `w` is 9 taps, `tap` floats apart, read backwards if `turned`.
 ///
 /// Three running sums: the outputs left of, at and right of the pixel just loaded. A block of channels walks along the row before
-/// the next one does, an order that the hardware does not foresee: hence the prefetch of the row that comes next, here and there.
+/// the next one does, an order that the hardware does not foresee: hence the prefetch of the row that comes next. What is only
+/// written needs none: no instruction waits for it.
 ///
 /// # Safety
 /// As for [`slide_row`], for `M * V::N` channels, or `n` if `M` is 1.
@@ -194,7 +214,9 @@ unsafe fn slide<V: Vector, W: Way, const M: usize>(
                 here[m] = c.fma(k[7][m], b.fma(k[4][m], a.fma(k[1][m], here[m])));
                 let right = c.fma(k[6][m], b.fma(k[3][m], a.mul(k[0][m])));
                 prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step + m * V::N));
-                prefetch(y.wrapping_add((j + width) * pitch + m * V::N));
+                if add {
+                    prefetch(y.wrapping_add((j + width) * pitch + m * V::N));
+                }
                 if j > 0 {
                     left[m].put(y.add((j - 1) * pitch + m * V::N), n, add);
                 }
@@ -266,8 +288,8 @@ unsafe fn slide_taps<V: Vector, W: Way>(
             let (mut before, mut here) = (V::zero(), V::take(dy.add(c), n));
             for j in 0..width {
                 let after = if j + 1 < width { V::take(dy.add((j + 1) * pitch + c), n) } else { V::zero() };
-                prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step));
-                prefetch(dy.wrapping_add((j + width) * pitch + c));
+                window::prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step));
+                window::prefetch(dy.wrapping_add((j + width) * pitch + c));
                 for p in 0..3 {
                     let x = lines[p].read::<V, W>(j, 0, n, way);
                     sum[3 * p] = x.fma(after, sum[3 * p]);
@@ -292,7 +314,10 @@ simd! {
         match entry {
             Entry::Plain => slide_channels::<V, Plain>(lines, Plain, w, turned, y, pitch, width, cols, add),
             Entry::Relu => slide_channels::<V, Rectified>(lines, Rectified, w, turned, y, pitch, width, cols, add),
-            Entry::Normalised(pre) => slide_channels::<V, Coefficients>(lines, pre.from(0), w, turned, y, pitch, width, cols, add),
+            Entry::Normalised(pre) => match (pre.from(0), pre.act()) {
+                (pre, Act::Relu) => slide_channels::<V, _>(lines, NormalisedRelu(pre), w, turned, y, pitch, width, cols, add),
+                (pre, _) => slide_channels::<V, _>(lines, pre, w, turned, y, pitch, width, cols, add),
+            },
         }
     }
 
