@@ -3,6 +3,7 @@
 use super::config;
 use super::device::{DeviceArgs, on_device};
 use super::flags::Flags;
+use super::output;
 use super::progress::Progress;
 use crate::data::csv;
 use crate::error::{Error, Result};
@@ -60,8 +61,8 @@ pub fn run(mut args: Args) -> Result<()> {
     if !outcomes.is_empty() {
         let results = args.out.join("results.csv");
         let text = std::fs::read_to_string(&results).map_err(|e| Error::io(&results, &e))?;
-        println!("{}", table(&text));
-        eprintln!("written: {}, compare.svg, compare.html", results.display());
+        output::print(&format!("{}\n", table(&text)))?;
+        output::tell(&format!("written: {}, compare.svg, compare.html", results.display()));
     }
     match failed {
         0 => Ok(()),

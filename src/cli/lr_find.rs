@@ -3,6 +3,7 @@
 use super::config;
 use super::device::{DeviceArgs, on_device};
 use super::flags::Flags;
+use super::output::print;
 use super::progress::Progress;
 use crate::error::{Error, Result};
 use crate::report;
@@ -74,10 +75,9 @@ pub fn run(args: Args) -> Result<()> {
     match suggestion {
         Some(s) => {
             let (valley, steepest) = (report::short(s.valley), report::short(s.steepest));
-            println!("suggested: --lr {valley} (in the middle of the longest valley); the loss falls fastest at {steepest}");
+            print(&format!("suggested: --lr {valley} (in the middle of the longest valley); the loss falls fastest at {steepest}\n"))?;
         }
-        None => println!("no suggestion: the loss never falls over these rates; more --steps, or another --from and --to, may show more"),
+        None => print("no suggestion: the loss never falls over these rates; more --steps, or another --from and --to, may show more\n")?,
     }
-    println!("{} steps; written: {}", sweep.trials.len(), out.join("lr-find.svg").display());
-    Ok(())
+    print(&format!("{} steps; written: {}\n", sweep.trials.len(), out.join("lr-find.svg").display()))
 }

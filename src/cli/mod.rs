@@ -1,6 +1,8 @@
 //! The command line, one file per command: raw arguments, ready settings, one call into the library, output.
 //!
 //! What a command was asked for stands alone on stdout; progress and warnings go to stderr. Usage errors exit with 2.
+// These macros panic where a reader has gone; `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod augment_flags;
 mod bench;

@@ -1,6 +1,7 @@
 //! Shows a run on stderr: a bar on a terminal, plain lines anywhere else.
 
 use super::interrupt;
+use super::output::tell;
 use super::train_lines::{best_line, epoch_line, planned_lines, summary_lines};
 use crate::error::Result;
 use crate::train::folder::Row;
@@ -67,7 +68,7 @@ impl Progress {
             None if state.last_line.elapsed() > QUIET => {
                 state.last_line = Instant::now();
                 let left = (total - done) as f64 / rate;
-                eprintln!("{}: {done}/{total}  {note}{rate:.1} {unit}/s, {left:.0} s left", state.stage);
+                tell(&format!("{}: {done}/{total}  {note}{rate:.1} {unit}/s, {left:.0} s left", state.stage));
             }
             None => {}
         }
@@ -76,8 +77,8 @@ impl Progress {
     /// Prints a line above the bar.
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| tell(text)),
+            None => tell(text),
         }
     }
 
@@ -87,8 +88,8 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        summary_lines(summary).iter().for_each(|l| eprintln!("{l}"));
-        eprintln!("written: {}", out.join("best.safetensors").display());
+        summary_lines(summary).iter().for_each(|l| tell(l));
+        written(out);
     }
 
     /// Takes the bar away.
@@ -100,10 +101,15 @@ impl Progress {
 
     /// The words about a run that was to be resumed, but has ended.
     pub fn ended(&self, best: &Row, out: &Path) {
-        eprintln!("the run has ended: nothing to resume");
-        eprintln!("{}", best_line(best));
-        eprintln!("written: {}", out.join("best.safetensors").display());
+        tell("the run has ended: nothing to resume");
+        tell(&best_line(best));
+        written(out);
     }
+}
+
+/// Where the model is.
+fn written(run: &Path) {
+    tell(&format!("written: {}", run.join("best.safetensors").display()));
 }
 
 impl Listener for Progress {
