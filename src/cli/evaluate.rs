@@ -78,6 +78,9 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e).at("--out"))?;
     }
+    if let Some(folder) = args.csv.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        return Err(Error::input("there is no such folder").at(folder.display()).at("--csv"));
+    }
     let split = split_rows(&args)?;
     if args.subset != Subset::All {
         add_validation_folder(&mut listing, split.as_deref().unwrap_or_default());

@@ -280,6 +280,7 @@ fn write_png(path: &Path, image: &RgbImage) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Heatmap;
 
     #[test]
     fn classes_are_chosen_by_name_or_all_or_the_most_probable() {
@@ -292,6 +293,16 @@ mod tests {
         assert!(read("xyz").unwrap_err().to_string().contains("polyps, stool"));
         assert_eq!([Which::Predicted, Which::All, Which::Class(0)].map(|w| w.of(&[0.2, 0.7, 0.1])), [vec![1], vec![0, 1, 2], vec![0]]);
         assert!(Which::All.of(&[0.2, f64::NAN]).is_empty());
+    }
+
+    #[test]
+    fn captions_name_classes_in_letters_that_are_drawn() {
+        let classes = ["息肉", "Полип"].map(String::from).to_vec();
+        let drawing = Drawing { folder: "heat".into(), captions: drawable(&classes), classes, layer: "relu".into(), exif: false };
+        let explained = Explained { probabilities: vec![0.25, 0.75], cams: Vec::new() };
+        let cam = |class| Cam { class, heat: Heatmap { height: 1, width: 1, values: vec![1.0] }, peak: 1.0 };
+        assert_eq!(drawing.title(&explained, &cam(0)), "class 0: U+606F U+8089 0.2500 (predicted: Полип 0.7500)");
+        assert_eq!(drawing.title(&explained, &cam(1)), "Полип 0.7500");
     }
 
     #[test]

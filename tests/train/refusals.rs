@@ -10,7 +10,8 @@ fn wrong_settings_are_refused_before_anything_is_written() {
     refused(data.train("x", &[&VGG[..], &["--lr", "0"]].concat()), "--lr");
     refused(data.train("x", &[&VGG[..], &["--freeze", "block9_conv1"]].concat()), "no layer is called");
     refused(data.train("x", &["--backbone", "vgg16", "--weights", "random", "--input-size", "31"]), "32");
-    refused(data.train("x", &["--backbone", "vgg16", "--weights", "nowhere.safetensors"]), "nowhere.safetensors");
+    refused(data.train("x", &["--backbone", "vgg16", "--weights", "nowhere.safetensors"]), "--weights: nowhere.safetensors: ");
+    refused(data.train("x", &["--backbone", "vgg16", "--weights", "imagnet"]), "expected imagenet, random, or a model file");
     assert!(!data.path("x").exists(), "nothing was written");
     fs::create_dir(data.path("full")).unwrap();
     fs::write(data.path("full/notes.txt"), "mine").unwrap();
