@@ -117,13 +117,13 @@ mod tests {
         assert_eq!(drawable(&names[..1]), ["Osophagus"]);
     }
 
-    /// Every character that counts as drawn has a picture of its own within its alphabet and size.
+    /// Lines are laid out by the first alphabet's letters.
     #[test]
-    fn letters_of_all_alphabets_are_there_in_both_sizes() {
+    fn letters_of_all_alphabets_are_of_one_size() {
         for (face, alphabet) in [Face::Title, Face::Note].into_iter().flat_map(|face| ALPHABETS.iter().map(move |a| (face, a))) {
             assert_eq!((face.of(alphabet).character_size.width, face.of(alphabet).character_size.height), (face.width(), face.height()));
         }
         let fonts = ['a', 'Я', 'Ω', 'ş', 'ș'].map(|c| std::ptr::from_ref(Face::Title.font(c)));
-        assert_eq!(fonts.iter().collect::<std::collections::HashSet<_>>().len(), 4, "{fonts:?}");
+        assert!((1..fonts.len()).all(|i| !fonts[..i].contains(&fonts[i])), "each from an alphabet of its own");
     }
 }
