@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 /// Train each backbone frozen and unfrozen on one split, side by side
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
+// What tells its rows apart.
+#[command(mut_arg("backbone", |arg| arg.hide(true)), mut_arg("freeze", |arg| arg.hide(true)))]
 #[command(after_help = "Examples:
   defrost compare photos --backbones all --epochs 8 --out runs/compare
   defrost compare photos --backbones vgg16,densenet121 --input-size 128 --out r

@@ -17,6 +17,9 @@ use std::path::PathBuf;
 /// loss exceeds four times its lowest value. Nothing of that is kept: no run is begun, no model written.
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
+// A sweep is no run: there is nothing to save, to log or to end early.
+#[command(mut_arg("save_every", |arg| arg.hide(true)), mut_arg("tensorboard", |arg| arg.hide(true)))]
+#[command(mut_arg("early_stop", |arg| arg.hide(true)), mut_arg("time_limit", |arg| arg.hide(true)))]
 #[command(after_help = "Examples:
   defrost lr-find photos --backbone densenet121 --input-size 128
   defrost lr-find --config runs/1/config.toml --from 1e-5 --to 1 --steps 60

@@ -152,6 +152,16 @@ mod tests {
         super::Cli::command().debug_assert();
     }
 
+    #[test]
+    fn help_offers_only_what_a_command_heeds() {
+        let help = |name: &str| super::Cli::command().find_subcommand_mut(name).unwrap().render_long_help().to_string();
+        for (name, flags) in
+            [("compare", &["--backbone ", "--freeze "][..]), ("lr-find", &["--save-every ", "--tensorboard", "--time-limit "])]
+        {
+            assert!(flags.iter().all(|flag| help("train").contains(flag) && !help(name).contains(flag)), "{name}");
+        }
+    }
+
     /// Examples are not wrapped at a word but where the terminal ends.
     #[test]
     fn examples_fit_a_terminal_of_eighty_columns() {
