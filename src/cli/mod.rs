@@ -156,7 +156,7 @@ mod tests {
     fn help_offers_only_what_a_command_heeds() {
         let help = |name: &str| super::Cli::command().find_subcommand_mut(name).unwrap().render_long_help().to_string();
         for (name, flags) in
-            [("compare", &["--backbone ", "--freeze "][..]), ("lr-find", &["--save-every ", "--tensorboard", "--time-limit "])]
+            [("compare", &["--backbone <", "--freeze <"][..]), ("lr-find", &["--save-every <", "--tensorboard", "--time-limit <"])]
         {
             assert!(flags.iter().all(|flag| help("train").contains(flag) && !help(name).contains(flag)), "{name}");
         }
