@@ -1,5 +1,7 @@
 //! A device with memory of its own, emulated: a run's images stay on it, or travel while the step before computes. No bit may differ.
 
+mod fixture;
+
 use defrost::device::cuda::Cuda;
 use defrost::device::cuda::emulated::{Landing, Manner, open};
 use defrost::error::Result;
@@ -9,36 +11,9 @@ use defrost::models::Backbone;
 use defrost::ops::{Act, Activation};
 use defrost::train::settings::PixelsName;
 use defrost::train::{Event, Listener, Settings, train};
+use fixture::Data;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Mutex;
-
-/// A folder of two classes of small images, removed when dropped.
-struct Data(PathBuf);
-
-impl Data {
-    fn new(name: &str) -> Data {
-        let root = std::env::temp_dir().join(format!("defrost-apart-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&root);
-        for (c, class) in ["lying", "standing"].iter().enumerate() {
-            fs::create_dir_all(root.join("photos").join(class)).unwrap();
-            for i in 0..6u32 {
-                let image = image::RgbImage::from_fn(40, 36, |x, y| {
-                    let along = if c == 0 { y } else { x } + i;
-                    image::Rgb([(along % 8 * 30) as u8, (x * 3 + i * 7) as u8, (y * 5) as u8])
-                });
-                image.save(root.join("photos").join(class).join(format!("{i}.png"))).unwrap();
-            }
-        }
-        Data(root)
-    }
-}
-
-impl Drop for Data {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Keeps the bytes that are planned, and the line that says where pixels are.
 #[derive(Default)]
@@ -72,9 +47,9 @@ fn run(data: &Data, manner: Manner, name: &str, pixels: PixelsName) -> (Files, u
         // A forward pass and a step of the head: what is tried is how pixels get there.
         freeze: "all".into(),
         feature_cache: false,
-        ..Settings::new(data.0.join("photos"), Backbone::DenseNet121)
+        ..Settings::new(data.path("photos"), Backbone::DenseNet121)
     };
-    let (out, opening) = (data.0.join(name), Opening::default());
+    let (out, opening) = (data.path(name), Opening::default());
     train(open(manner).unwrap(), &settings, &out, &opening).unwrap();
     let bytes = |file: &str| fs::read(out.join(file)).unwrap();
     let files = ["steps.csv", "best.safetensors", "predictions_val.csv"].map(bytes);
@@ -85,7 +60,7 @@ fn run(data: &Data, manner: Manner, name: &str, pixels: PixelsName) -> (Files, u
 // A chip that has the planned memory and half of what would let the pixels stay.
 #[test]
 fn pixels_on_the_device_and_pixels_that_travel_are_the_same() {
-    let data = Data::new("pixels");
+    let data = Data::new("apart", 6);
     let mut losses = Vec::new();
     for (pixels, bytes, said) in [(PixelsName::F32, 12 * 32 * 32 * 3 * 4, "144 KiB"), (PixelsName::U8, 12 * 32 * 32 * 3, "36.0 KiB")] {
         let (stay, planned, line) = run(&data, Manner::FAST, &format!("stay-{pixels:?}"), pixels);

@@ -86,6 +86,7 @@ fn wrong_usage_is_refused_and_names_the_cause() {
     assert!(refusal(&["bench", "--backbone", "vgg16", "--device", "gpu"], 2).contains("cuda:N"));
     assert!(refusal(&["bench", "--peak", "--device", "cuda"], 2).contains("the processor"));
     assert!(refusal(&["summary", "missing.safetensors"], 2).contains("missing.safetensors"));
+    assert!(refusal(&["summary", env!("CARGO_MANIFEST_DIR")], 2).contains("is a folder, expected a safetensors file"));
     assert!(refusal(&["summary", "xception", "--input-size", "40"], 2).contains("71"));
     assert!(refusal(&["selftest", "--op", "conv3d"], 2).contains("conv2d"));
     assert!(refusal(&["explain", "vgg16", "--layer", "block1_conv"], 2).contains("block1_conv1"));

@@ -1,6 +1,9 @@
 //! A run that is stopped, in whatever way, and resumed ends with the same bits as one that was left alone.
 
+mod fixture;
+
 use defrost::train::tfevents::{Event, What, records};
+use fixture::Data;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,30 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// A folder of two classes, stripes lying and standing, with the runs made from it; removed when dropped.
-struct Data(PathBuf);
+/// Eight images of each class.
+fn data(name: &str) -> Data {
+    Data::new(&format!("resume-{name}"), 8)
+}
 
 impl Data {
-    fn new(name: &str) -> Data {
-        let root = std::env::temp_dir().join(format!("defrost-resume-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&root);
-        for (c, class) in ["lying", "standing"].iter().enumerate() {
-            fs::create_dir_all(root.join("photos").join(class)).unwrap();
-            for i in 0..8u32 {
-                let image = image::RgbImage::from_fn(40, 36, |x, y| {
-                    let along = if c == 0 { y } else { x } + i;
-                    image::Rgb([(along % 8 * 30) as u8, (x * 3 + i * 7) as u8, (y * 5) as u8])
-                });
-                image.save(root.join("photos").join(class).join(format!("{i:02}.png"))).unwrap();
-            }
-        }
-        Data(root)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
     fn train(&self, out: &str, flags: &[&str]) -> Command {
         let mut command = defrost(&["train"]);
         // One thread: a pool's threads wait for each other where others compute too.
@@ -43,12 +28,6 @@ impl Data {
         let mut command = defrost(&["resume"]);
         command.arg(self.path(out));
         command
-    }
-}
-
-impl Drop for Data {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -144,12 +123,13 @@ fn next(random: &mut u64) -> u64 {
 }
 
 /// Kills runs with SIGKILL `kills` times in all, at moments spread evenly over the time that a whole run takes; each is taken up
-/// again until it is done, and is then held against the run that was left alone.
+/// again until it is done, and is then held against the run that was left alone. On a machine that is no longer as busy as
+/// it was, a run ends before its moment: then that time is the one to go by.
 fn killed(name: &str, flags: &[&str], kills: usize, mut random: u64) {
-    let data = Data::new(name);
+    let data = data(name);
     let start = Instant::now();
     ok(data.train("alone", flags));
-    let whole = start.elapsed();
+    let mut whole = start.elapsed();
     let (mut left, mut runs) = (kills, 0);
     while left > 0 {
         runs += 1;
@@ -158,6 +138,7 @@ fn killed(name: &str, flags: &[&str], kills: usize, mut random: u64) {
             let begun = data.path(&out).join("config.toml").exists();
             let mut command = if begun { data.resume(&out) } else { data.train(&out, flags) };
             let moment = Duration::from_nanos(next(&mut random) % whole.as_nanos() as u64);
+            let start = Instant::now();
             let mut child = command.stderr(Stdio::null()).spawn().unwrap();
             if left > 0 && !ends_within(&mut child, moment) {
                 child.kill().unwrap();
@@ -167,6 +148,7 @@ fn killed(name: &str, flags: &[&str], kills: usize, mut random: u64) {
             let status = child.wait().unwrap();
             if status.code().is_some() {
                 assert!(status.success(), "{out}: {status}");
+                whole = if begun { whole } else { start.elapsed() };
                 break;
             }
         }
@@ -225,33 +207,51 @@ fn signal(child: &Child, name: &str) {
 /// Starts a command, waits until a line of its stderr contains `until`, sends `signals`, and returns the exit code with what
 /// else was said.
 #[cfg(unix)]
-fn interrupted(mut command: Command, until: &str, signals: &[&str]) -> (Option<i32>, String, Duration) {
+fn interrupted(mut command: Command, until: &str, signals: &[&str]) -> (Option<i32>, String) {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let found = lines.by_ref().any(|line| line.unwrap().contains(until));
     assert!(found, "{until:?} never came");
-    let start = Instant::now();
     signals.iter().for_each(|name| signal(&child, name));
     let rest: Vec<String> = lines.map(Result::unwrap).collect();
-    (child.wait().unwrap().code(), rest.join("\n"), start.elapsed())
+    (child.wait().unwrap().code(), rest.join("\n"))
+}
+
+/// Epochs that no run comes to the end of: a signal finds it under way, however late a busy machine delivers it.
+#[cfg(unix)]
+const ENDLESS: &str = "1000000";
+
+/// Has an endless run end with the epoch that it was interrupted in; a run of so many epochs that was left alone.
+#[cfg(unix)]
+fn ending(data: &Data, run: &str, network: &[&str], more: &[&str]) -> PathBuf {
+    let (config, history) = (data.path(run).join("config.toml"), fs::read_to_string(data.path(run).join("history.csv")));
+    let epochs = history.map_or(1, |text| text.lines().count()).to_string();
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(text.contains(&format!("\nepochs = {ENDLESS}\n")), "{text}");
+    fs::write(&config, text.replace(&format!("\nepochs = {ENDLESS}\n"), &format!("\nepochs = {epochs}\n"))).unwrap();
+    let alone = format!("alone{epochs}");
+    if !data.path(&alone).exists() {
+        ok(data.train(&alone, &flags(network, &epochs, more)));
+    }
+    data.path(&alone)
 }
 
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_saves_itself_and_goes_on() {
-    let data = Data::new("interrupt");
-    let flags = flags(&DENSE, "3", &["--momentum", "0.9"]);
-    ok(data.train("alone", &flags));
+    let data = data("interrupt");
+    let momentum = ["--momentum", "0.9"];
     for (name, signals) in [("int", &["INT"][..]), ("term", &["TERM"]), ("twice", &["INT", "INT"])] {
-        let (code, said, _) = interrupted(data.train(name, &flags), "epoch 1/3", signals);
+        let (code, said) = interrupted(data.train(name, &flags(&DENSE, ENDLESS, &momentum)), "epoch 1/", signals);
         assert_eq!(code, Some(130), "{said}");
+        let alone = ending(&data, name, &DENSE, &momentum);
         let out = ok(data.resume(name));
         // A second signal may come before the first state is written.
         if signals.len() == 1 {
             assert!(said.contains("the state is saved") && said.contains("defrost resume"), "{said}");
             assert!(text(&out).contains("resumed after"), "{}", text(&out));
         }
-        same(&data.path(name), &data.path("alone"));
+        same(&data.path(name), &alone);
         let again = ok(data.resume(name));
         assert!(text(&again).contains("the run has ended"), "{}", text(&again));
     }
@@ -260,19 +260,19 @@ fn an_interrupted_run_saves_itself_and_goes_on() {
 #[cfg(unix)]
 #[test]
 fn before_the_first_step_an_interrupted_run_starts_anew() {
-    let data = Data::new("early");
-    let flags = ["--backbone", "densenet121", "--input-size", "96", "--epochs", "1", "--freeze", "all"];
-    let (code, said, _) = interrupted(data.train("run", &flags), "device:", &["INT"]);
+    let data = data("early");
+    let (network, frozen) = (["--backbone", "densenet121", "--input-size", "96"], ["--freeze", "all"]);
+    let (code, said) = interrupted(data.train("run", &flags(&network, ENDLESS, &frozen)), "device:", &["INT"]);
     assert_eq!(code, Some(130), "{said}");
+    let alone = ending(&data, "run", &network, &frozen);
     ok(data.resume("run"));
-    ok(data.train("alone", &flags));
-    same(&data.path("run"), &data.path("alone"));
+    same(&data.path("run"), &alone);
 }
 
 #[cfg(unix)]
 #[test]
 fn a_full_disk_leaves_the_old_state_whole_and_a_run_may_be_given_more_epochs() {
-    let data = Data::new("full");
+    let data = data("full");
     let (flags, one) = (flags(&DENSE, "2", &["--momentum", "0.9"]), flags(&DENSE, "1", &["--momentum", "0.9"]));
     ok(data.train("alone", &flags));
     // A limit for the size of a file, in blocks of 512 bytes: a model fits (28 MB), a state with its velocity (56 MB) does not.
@@ -300,7 +300,7 @@ fn a_full_disk_leaves_the_old_state_whole_and_a_run_may_be_given_more_epochs() {
 
 #[test]
 fn a_step_that_is_not_finite_is_named_and_leaves_no_trace() {
-    let data = Data::new("diverge");
+    let data = data("diverge");
     for (network, lr, origin) in [(&VGG, "1e5", "the forward pass of block4_conv"), (&DENSE, "1e12", "the forward pass of conv2_block")] {
         let flags = flags(network, "2", &["--lr", lr, "--save-every", "0"]);
         let run = network[1];
@@ -326,7 +326,7 @@ fn finite(bytes: &[u8]) -> bool {
 
 #[test]
 fn what_does_not_belong_to_the_run_is_refused_by_name() {
-    let data = Data::new("refuse");
+    let data = data("refuse");
     let flags = flags(&DENSE, "1", &["--freeze", "all"]);
     ok(data.train("run", &flags));
     let (config, state) = (data.path("run/config.toml"), data.path("run/state.safetensors"));
@@ -365,7 +365,7 @@ fn what_does_not_belong_to_the_run_is_refused_by_name() {
 /// Everything that decides how a run learns, stopped after every step by a time limit of nothing.
 #[test]
 fn stopped_after_every_step_a_run_learns_as_if_left_alone() {
-    let data = Data::new("learning");
+    let data = data("learning");
     let rate = ["--schedule", "plateau", "--patience", "1", "--plateau-on", "val-accuracy", "--min-delta", "0.6", "--warmup-steps", "3"];
     let rest = ["--optimizer", "adam", "--freeze-epochs", "2", "--unfreeze-lr", "0.001", "--accumulate", "2", "--class-weight", "balanced"];
     let flags = flags(&DENSE, "5", &[&rate[..], &rest, &["--clip-norm", "0.5", "--lr-gamma", "0.5"]].concat());

@@ -3,6 +3,7 @@
 use super::config;
 use super::device::{DeviceArgs, on_device};
 use super::flags::Flags;
+use super::output;
 use super::progress::Progress;
 use crate::data::csv;
 use crate::error::{Error, Result};
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 /// Train each backbone frozen and unfrozen on one split, side by side
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
+// What tells its rows apart.
+#[command(mut_arg("backbone", |arg| arg.hide(true)), mut_arg("freeze", |arg| arg.hide(true)))]
 #[command(after_help = "Examples:
   defrost compare photos --backbones all --epochs 8 --out runs/compare
   defrost compare photos --backbones vgg16,densenet121 --input-size 128 --out r
@@ -60,8 +63,8 @@ pub fn run(mut args: Args) -> Result<()> {
     if !outcomes.is_empty() {
         let results = args.out.join("results.csv");
         let text = std::fs::read_to_string(&results).map_err(|e| Error::io(&results, &e))?;
-        println!("{}", table(&text));
-        eprintln!("written: {}, compare.svg, compare.html", results.display());
+        output::print(&format!("{}\n", table(&text)))?;
+        output::tell(&format!("written: {}, compare.svg, compare.html", results.display()));
     }
     match failed {
         0 => Ok(()),

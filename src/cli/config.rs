@@ -2,6 +2,7 @@
 
 use super::device::{DeviceArgs, Name};
 use super::flags::Flags;
+use super::output::tell;
 use crate::error::{Error, Result};
 use crate::models::{Backbone, did_you_mean};
 use crate::train::Settings;
@@ -39,7 +40,7 @@ const TEST_IMAGES: &str = "test_dataset_path";
 /// No DATA, no backbone; a key of the file that no setting has, or a value of the wrong kind, with its line.
 pub fn settings(data: Option<&Path>, config: Option<&Path>, flags: &Flags, device: &DeviceArgs) -> Result<Settings> {
     let file = config.map(File::read).transpose()?.unwrap_or_default();
-    file.notes.iter().for_each(|note| eprintln!("{}: {note}", file.path.display()));
+    file.notes.iter().for_each(|note| tell(&format!("{}: {note}", file.path.display())));
     let mut given = file.table.clone();
     given.extend(table(flags)?);
     if let Some(data) = data {

@@ -1,6 +1,7 @@
 //! `defrost demo`: the whole job on two drawn tasks, by the very commands that a user would type.
 
 use super::device::DeviceArgs;
+use super::output::{print, tell};
 use crate::error::{Error, Result};
 use crate::experiment::draw::{CELLS, FABRICS};
 use clap::Parser;
@@ -50,17 +51,16 @@ pub fn run(args: &Args) -> Result<()> {
     let results = std::fs::read_to_string(args.out.join("compare/results.csv")).map_err(|e| Error::io(&args.out, &e))?;
     crate::weights::replace_file(&args.out.join("results.csv"), |file| file.write_all(results.as_bytes()))?;
     say(&format!("Done in {:.0} s.", began.elapsed().as_secs_f64()));
-    println!("{}", super::compare::table(&results));
+    print(&format!("{}\n", super::compare::table(&results)))?;
     for (what, file) in [
         ("frozen against unfrozen", "compare/compare.html"),
         ("the unfrozen run", "compare/densenet121-unfrozen/report.html"),
         ("where it looked", "gradcam"),
         ("the numbers", "results.csv"),
     ] {
-        println!("{what:24} {}", at(file));
+        print(&format!("{what:24} {}\n", at(file)))?;
     }
-    println!("\nYour own folder of class folders is next:\n  defrost train FOLDER --backbone densenet121 --out runs/first");
-    Ok(())
+    print("\nYour own folder of class folders is next:\n  defrost train FOLDER --backbone densenet121 --out runs/first\n")
 }
 
 impl Args {
@@ -69,7 +69,7 @@ impl Args {
         let out = self.out.display().to_string();
         let mut words: Vec<String> = command.replace(&out, "\0").split(' ').map(|word| word.replace('\0', &out)).collect();
         let quote = |w: &String| if w.contains(' ') { format!("'{w}'") } else { w.clone() };
-        eprintln!("\n$ defrost {}", words.iter().map(quote).collect::<Vec<_>>().join(" "));
+        say(&format!("$ defrost {}", words.iter().map(quote).collect::<Vec<_>>().join(" ")));
         words.insert(0, "defrost".into());
         words.extend(self.device.words());
         super::execute(super::Cli::try_parse_from(&words).map_err(|e| Error::internal(e.to_string()))?)
@@ -77,7 +77,7 @@ impl Args {
 }
 
 fn say(text: &str) {
-    eprintln!("\n{text}");
+    tell(&format!("\n{text}"));
 }
 
 /// Makes room: removes what an earlier demo wrote, and nothing else.

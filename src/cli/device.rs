@@ -48,7 +48,7 @@ impl std::fmt::Display for Name {
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Machine")]
 pub struct DeviceArgs {
-    /// Where to compute: auto (a GPU if one can be used, otherwise cpu), cpu (all cores, f32), cuda or cuda:N (an NVIDIA GPU), naive
+    /// Where to compute: auto (a GPU if one can be used, otherwise cpu), cpu (all cores), cuda or cuda:N (an NVIDIA GPU), naive
     /// (plain f64 loops: the specification, a thousand times slower)
     #[arg(long, value_name = "DEVICE", default_value_t = Name::Auto)]
     pub device: Name,

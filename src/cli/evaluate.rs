@@ -78,6 +78,9 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, &e).at("--out"))?;
     }
+    if let Some(folder) = args.csv.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        return Err(Error::input("there is no such folder").at(folder.display()).at("--csv"));
+    }
     let split = split_rows(&args)?;
     if args.subset != Subset::All {
         add_validation_folder(&mut listing, split.as_deref().unwrap_or_default());
@@ -257,10 +260,9 @@ fn split_warnings(paths: &[String], sha256: &[String], subset: Subset, split: &[
     let trained: HashSet<&str> = split.iter().filter(|row| row.subset == "train").map(|row| row.sha256.as_str()).collect();
     let count = sha256.iter().filter(|hash| trained.contains(hash.as_str())).count();
     if count > 0 && subset != Subset::Train {
-        let total = sha256.len();
-        warnings.push(format!(
-            "the model was trained on {count} of these {total} images, so the numbers flatter it; --subset val leaves them out"
-        ));
+        let (total, out) =
+            (sha256.len(), if subset == Subset::Val { "`defrost check` names the copies" } else { "--subset val leaves them out" });
+        warnings.push(format!("the model was trained on {count} of these {total} images, so the numbers flatter it; {out}"));
     }
     if subset != Subset::All {
         let before: HashMap<&str, &str> = split.iter().map(|row| (row.path.as_str(), row.sha256.as_str())).collect();

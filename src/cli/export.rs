@@ -55,7 +55,7 @@ pub fn run(args: Args) -> Result<()> {
         None => "pooled features, without head".into(),
         Some(_) => format!("probabilities of {} classes in the order {}", classes.len(), shortened(&classes)),
     };
-    let input = feeding(file.metadata(), model.spec.preprocess, args.with_preprocessing);
+    let input = feeding(file.metadata(), &model.spec, args.with_preprocessing);
     output::print(&format!("{}: {backbone}\n  input   {input}\n  output  {head}\n", args.out.display()))
 }
 

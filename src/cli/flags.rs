@@ -57,13 +57,6 @@ pub struct Network {
     /// The number type of the network [default: f32]
     #[arg(long, value_name = "NAME")]
     precision: Option<PrecisionName>,
-    /// Save the state so often, besides every epoch's end; 0 after every step [default: 300]
-    #[arg(long, value_name = "SECONDS")]
-    save_every: Option<u64>,
-    /// Write event files for TensorBoard to RUN/tensorboard
-    #[arg(long)]
-    #[serde(skip_serializing_if = "not")]
-    tensorboard: bool,
     /// Compute a frozen backbone's features anew in every epoch
     #[arg(long)]
     #[serde(rename = "feature-cache", skip_serializing_if = "not", serialize_with = "off")]
@@ -138,6 +131,13 @@ struct Learning {
     /// End after the step at which this time is up, saved and validated, to be resumed: 90m, 1h30m, 45s
     #[arg(long, value_name = "TIME")]
     time_limit: Option<String>,
+    /// Save the state so often, besides every epoch's end; 0 after every step [default: 300]
+    #[arg(long, value_name = "SECONDS")]
+    save_every: Option<u64>,
+    /// Write event files for TensorBoard to RUN/tensorboard
+    #[arg(long)]
+    #[serde(skip_serializing_if = "not")]
+    tensorboard: bool,
     /// Images of a batch [default: 16]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,

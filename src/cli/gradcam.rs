@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::metrics::argmax;
 use crate::models::{Spec, did_you_mean};
 use crate::ops::Backend;
-use crate::report::{captioned, picture};
+use crate::report::{captioned, drawable, picture};
 use crate::train::GradCam;
 use crate::train::gradcam::{Cam, Explained, PLACES, plane_of};
 use crate::weights::replace_file;
@@ -103,6 +103,8 @@ pub struct Answer {
 struct Drawing {
     folder: PathBuf,
     classes: Vec<String>,
+    /// The classes as captions name them.
+    captions: Vec<String>,
     layer: String,
     /// Whether images are turned as their EXIF orientation says.
     exif: bool,
@@ -127,7 +129,7 @@ impl<D: Backend> Overlays<D> {
             return Err(Error::input("is no folder, so that heat maps cannot go there").at(folder.display()));
         }
         let taken = sources.iter().map(|source| key(&source.file)).collect();
-        let drawing = Drawing { folder: folder.into(), classes, layer: cam.layer().into(), exif };
+        let drawing = Drawing { folder: folder.into(), captions: drawable(&classes), classes, layer: cam.layer().into(), exif };
         Ok(Overlays { cam, which, drawing, taken })
     }
 
@@ -137,7 +139,7 @@ impl<D: Backend> Overlays<D> {
         let what = format!("Grad-CAM at {}, {width} x {height} places", self.cam.layer());
         let finer = if width < PLACES { "; an earlier layer is finer" } else { "" };
         let maps = if written == 1 { "heat map" } else { "heat maps" };
-        eprintln!("{written} {maps} in {} ({what}{finer})", self.drawing.folder.display());
+        output::tell(&format!("{written} {maps} in {} ({what}{finer})", self.drawing.folder.display()));
     }
 
     /// The answers for images with these pixels; their overlays are then on disk.
@@ -199,7 +201,7 @@ impl Drawing {
 
     /// `polyps 0.9312`, and what was predicted instead if another class was.
     fn title(&self, explained: &Explained, cam: &Cam) -> String {
-        let named = |class: usize| format!("{} {:.4}", self.classes[class], explained.probabilities[class]);
+        let named = |class: usize| format!("{} {:.4}", self.captions[class], explained.probabilities[class]);
         let best = argmax(&explained.probabilities);
         if best == cam.class { named(best) } else { format!("{} (predicted: {})", named(cam.class), named(best)) }
     }
@@ -248,7 +250,9 @@ pub fn explain_images<D: Backend>(
         lost.iter().for_each(|(source, error)| output::warn(&format!("{}: {}", source.file.display(), error.what())));
         (done, failed) = (done + portion.files.len(), failed + lost.len());
     }
-    overlays.report(written);
+    if written > 0 {
+        overlays.report(written);
+    }
     match failed {
         0 => Ok(()),
         n if n == files.len() => Err(Error::input("no image could be explained")),
@@ -276,6 +280,7 @@ fn write_png(path: &Path, image: &RgbImage) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Heatmap;
 
     #[test]
     fn classes_are_chosen_by_name_or_all_or_the_most_probable() {
@@ -288,6 +293,16 @@ mod tests {
         assert!(read("xyz").unwrap_err().to_string().contains("polyps, stool"));
         assert_eq!([Which::Predicted, Which::All, Which::Class(0)].map(|w| w.of(&[0.2, 0.7, 0.1])), [vec![1], vec![0, 1, 2], vec![0]]);
         assert!(Which::All.of(&[0.2, f64::NAN]).is_empty());
+    }
+
+    #[test]
+    fn captions_name_classes_in_letters_that_are_drawn() {
+        let classes = ["息肉", "Полип"].map(String::from).to_vec();
+        let drawing = Drawing { folder: "heat".into(), captions: drawable(&classes), classes, layer: "relu".into(), exif: false };
+        let explained = Explained { probabilities: vec![0.25, 0.75], cams: Vec::new() };
+        let cam = |class| Cam { class, heat: Heatmap { height: 1, width: 1, values: vec![1.0] }, peak: 1.0 };
+        assert_eq!(drawing.title(&explained, &cam(0)), "class 0: U+606F U+8089 0.2500 (predicted: Полип 0.7500)");
+        assert_eq!(drawing.title(&explained, &cam(1)), "Полип 0.7500");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Ctrl-C. Before the first step nothing can be lost, and the program leaves at once; then the run finishes its step and
 //! saves; a second Ctrl-C leaves at once, with the state that was saved before.
 
+#[cfg(unix)]
+use super::output::tell;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -45,7 +47,7 @@ fn interrupt() {
     match (wish.held, wish.since) {
         (true, None) => {
             wish.since = Some(Instant::now());
-            eprintln!("\nstopping: the state is saved after this step; once more to leave at once");
+            tell("\nstopping: the state is saved after this step; once more to leave at once");
         }
         (true, Some(_)) => leave("left at once; the state saved before is whole"),
         (false, _) => leave("interrupted before the first step"),
@@ -54,7 +56,7 @@ fn interrupt() {
 
 #[cfg(unix)]
 fn leave(words: &str) {
-    eprintln!("\n{words}");
+    tell(&format!("\n{words}"));
     signal_hook::low_level::exit(130);
 }
 

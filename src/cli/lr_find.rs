@@ -3,6 +3,7 @@
 use super::config;
 use super::device::{DeviceArgs, on_device};
 use super::flags::Flags;
+use super::output::print;
 use super::progress::Progress;
 use crate::error::{Error, Result};
 use crate::report;
@@ -16,6 +17,9 @@ use std::path::PathBuf;
 /// loss exceeds four times its lowest value. Nothing of that is kept: no run is begun, no model written.
 #[derive(clap::Args)]
 #[command(allow_negative_numbers = true)]
+// A sweep is no run: there is nothing to save, to log or to end early.
+#[command(mut_arg("save_every", |arg| arg.hide(true)), mut_arg("tensorboard", |arg| arg.hide(true)))]
+#[command(mut_arg("early_stop", |arg| arg.hide(true)), mut_arg("time_limit", |arg| arg.hide(true)))]
 #[command(after_help = "Examples:
   defrost lr-find photos --backbone densenet121 --input-size 128
   defrost lr-find --config runs/1/config.toml --from 1e-5 --to 1 --steps 60
@@ -74,10 +78,9 @@ pub fn run(args: Args) -> Result<()> {
     match suggestion {
         Some(s) => {
             let (valley, steepest) = (report::short(s.valley), report::short(s.steepest));
-            println!("suggested: --lr {valley} (in the middle of the longest valley); the loss falls fastest at {steepest}");
+            print(&format!("suggested: --lr {valley} (in the middle of the longest valley); the loss falls fastest at {steepest}\n"))?;
         }
-        None => println!("no suggestion: the loss never falls over these rates; more --steps, or another --from and --to, may show more"),
+        None => print("no suggestion: the loss never falls over these rates; more --steps, or another --from and --to, may show more\n")?,
     }
-    println!("{} steps; written: {}", sweep.trials.len(), out.join("lr-find.svg").display());
-    Ok(())
+    print(&format!("{} steps; written: {}\n", sweep.trials.len(), out.join("lr-find.svg").display()))
 }

@@ -1,6 +1,8 @@
 //! The command line, one file per command: raw arguments, ready settings, one call into the library, output.
 //!
 //! What a command was asked for stands alone on stdout; progress and warnings go to stderr. Usage errors exit with 2.
+// These macros panic where a reader has gone; `output` does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod augment_flags;
 mod bench;
@@ -148,6 +150,16 @@ mod tests {
     #[test]
     fn the_commands_do_not_contradict_each_other() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_offers_only_what_a_command_heeds() {
+        let help = |name: &str| super::Cli::command().find_subcommand_mut(name).unwrap().render_long_help().to_string();
+        for (name, flags) in
+            [("compare", &["--backbone <", "--freeze <"][..]), ("lr-find", &["--save-every <", "--tensorboard", "--time-limit <"])]
+        {
+            assert!(flags.iter().all(|flag| help("train").contains(flag) && !help(name).contains(flag)), "{name}");
+        }
     }
 
     /// Examples are not wrapped at a word but where the terminal ends.

@@ -1,4 +1,4 @@
-//! Writing what was asked for to stdout.
+//! Writing what was asked for to stdout, and all else to stderr.
 
 use crate::error::{Error, Result};
 use serde::Serialize;
@@ -19,7 +19,12 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     print(&(text + "\n"))
 }
 
-/// Tells of something that is no error, on stderr. Where nobody listens, nobody is told.
+/// A line on stderr. Where nobody listens any more (a closed terminal, `2>&1 | head`), nobody is told, and a run goes on.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Tells of something that is no error.
 pub fn warn(text: &str) {
-    let _ = writeln!(std::io::stderr(), "warning: {text}");
+    tell(&format!("warning: {text}"));
 }

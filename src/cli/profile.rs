@@ -65,7 +65,7 @@ pub fn run(args: Args) -> Result<()> {
     let size = args.input_size.unwrap_or(backbone.default_size());
     backbone.check_size(size)?;
     let workload = Workload { backbone, mode: args.mode, batch: args.batch_size, size, precision: args.precision };
-    eprintln!("measuring the machine, then {} runs of {}", 2 * args.steps + 1, backbone.title());
+    output::tell(&format!("measuring the machine, then {} runs of {}", 2 * args.steps + 1, backbone.title()));
     let profile = match args.device.open()? {
         Chosen::Cpu(cpu) => {
             let memory = bandwidth(&cpu);

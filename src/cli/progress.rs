@@ -1,6 +1,7 @@
 //! Shows a run on stderr: a bar on a terminal, plain lines anywhere else.
 
 use super::interrupt;
+use super::output::tell;
 use super::train_lines::{best_line, epoch_line, planned_lines, summary_lines};
 use crate::error::Result;
 use crate::train::folder::Row;
@@ -8,7 +9,7 @@ use crate::train::{Event, Listener, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Lines between two of which at least this long passes, where there is no terminal.
@@ -21,10 +22,43 @@ pub struct Progress {
 }
 
 struct State {
+    pace: Pace,
+    last_line: Instant,
+}
+
+/// How fast a stage moves. Its first images took the time since anything else was told; from then on the pace is that of those
+/// after them. A clock that started with the first news of a stage would count its first batch as done in no time.
+struct Pace {
     /// What the bar shows now; a new stage starts it anew.
     stage: String,
-    stage_began: Instant,
-    last_line: Instant,
+    since: Instant,
+    /// Done at that time.
+    before: usize,
+    /// When anything was told last.
+    heard: Instant,
+    /// Images per second.
+    rate: f64,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Pace { stage: String::new(), since: now, before: 0, heard: now, rate: 0.0 }
+    }
+
+    /// So many are done of a stage; whether it is a new one.
+    fn advance(&mut self, stage: &str, done: usize, now: Instant) -> bool {
+        let new = self.stage != stage;
+        if new {
+            (self.stage, self.since, self.before, self.rate) = (stage.into(), self.heard, 0, 0.0);
+        }
+        if done > self.before {
+            self.rate = (done - self.before) as f64 / (now - self.since).as_secs_f64().max(1e-9);
+        }
+        if new {
+            (self.since, self.before) = (now, done);
+        }
+        new
+    }
 }
 
 impl Progress {
@@ -35,7 +69,7 @@ impl Progress {
         interrupt::listen();
         let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(1));
         let now = Instant::now();
-        Progress { bar, state: Mutex::new(State { stage: String::new(), stage_began: now, last_line: now }) }
+        Progress { bar, state: Mutex::new(State { pace: Pace::new(now), last_line: now }) }
     }
 
     /// Moves the bar of a stage; without one, prints a line now and then.
@@ -44,20 +78,18 @@ impl Progress {
     }
 
     fn advance_by(&self, stage: String, done: usize, total: usize, note: &str, unit: &str) {
-        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        if state.stage != stage {
-            let now = Instant::now();
-            (state.stage_began, state.last_line) = (now, now);
+        let mut state = self.state();
+        if state.pace.advance(&stage, done, Instant::now()) {
+            state.last_line = state.pace.heard;
             if let Some(bar) = &self.bar {
                 let style = ProgressStyle::with_template("{prefix:12} {bar:32} {pos}/{len}  {msg}  {elapsed} < {eta}");
                 bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                bar.set_message("");
                 bar.set_prefix(stage.clone());
                 bar.reset();
             }
-            state.stage = stage;
         }
-        let seconds = state.stage_began.elapsed().as_secs_f64();
-        let rate = done as f64 / seconds.max(1e-9);
+        let rate = state.pace.rate;
         match &self.bar {
             Some(bar) => {
                 bar.set_length(total as u64);
@@ -66,18 +98,22 @@ impl Progress {
             }
             None if state.last_line.elapsed() > QUIET => {
                 state.last_line = Instant::now();
-                let left = (total - done) as f64 / rate;
-                eprintln!("{}: {done}/{total}  {note}{rate:.1} {unit}/s, {left:.0} s left", state.stage);
+                let left = (total - done) as f64 / rate.max(1e-9);
+                tell(&format!("{stage}: {done}/{total}  {note}{rate:.1} {unit}/s, {left:.0} s left"));
             }
             None => {}
         }
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// Prints a line above the bar.
     pub fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| tell(text)),
+            None => tell(text),
         }
     }
 
@@ -87,8 +123,8 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        summary_lines(summary).iter().for_each(|l| eprintln!("{l}"));
-        eprintln!("written: {}", out.join("best.safetensors").display());
+        summary_lines(summary).iter().for_each(|l| tell(l));
+        written(out);
     }
 
     /// Takes the bar away.
@@ -100,10 +136,15 @@ impl Progress {
 
     /// The words about a run that was to be resumed, but has ended.
     pub fn ended(&self, best: &Row, out: &Path) {
-        eprintln!("the run has ended: nothing to resume");
-        eprintln!("{}", best_line(best));
-        eprintln!("written: {}", out.join("best.safetensors").display());
+        tell("the run has ended: nothing to resume");
+        tell(&best_line(best));
+        written(out);
     }
+}
+
+/// Where the model is.
+fn written(run: &Path) {
+    tell(&format!("written: {}", run.join("best.safetensors").display()));
 }
 
 impl Listener for Progress {
@@ -137,10 +178,31 @@ impl Listener for Progress {
                 }
             }
         }
+        self.state().pace.heard = Instant::now();
         Ok(())
     }
 
     fn interrupted(&self) -> Option<Duration> {
         interrupt::waiting()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_counts_what_the_first_step_took_and_later_ones_without_it() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut pace = Pace::new(start);
+        // A first step of 4 seconds, then two of 2.
+        assert!(pace.advance("epoch 1/2", 16, at(4)) && pace.rate == 4.0);
+        assert!(!pace.advance("epoch 1/2", 32, at(6)) && pace.rate == 8.0);
+        assert!(!pace.advance("epoch 1/2", 48, at(8)) && pace.rate == 8.0);
+        // Validation in one batch, after a line that came at second 10; nothing new changes nothing.
+        pace.heard = at(10);
+        assert!(pace.advance("validating", 6, at(12)) && pace.rate == 3.0);
+        assert!(!pace.advance("validating", 6, at(13)) && pace.rate == 3.0);
     }
 }

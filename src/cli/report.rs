@@ -1,6 +1,7 @@
 //! `defrost report`: a run's report, made again.
 
 use super::device::{DeviceArgs, on_device};
+use super::output::tell;
 use crate::error::{Error, Result};
 use crate::train::Settings;
 use crate::train::report::write_report;
@@ -27,7 +28,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let data = args.data.map_or_else(|| Settings::of_run(&args.run).map(|s| s.data), Ok)?;
     let lost = on_device!(args.device.open()?, d => write_report(d, &args.run, &data))?;
-    eprintln!("written: {}", args.run.join("report.html").display());
+    tell(&format!("written: {}", args.run.join("report.html").display()));
     match lost {
         0 => Ok(()),
         1 => Err(Error::partial("1 image of the report cannot be read").at(data.display()).advise("name the folder with --data")),

@@ -16,13 +16,17 @@ pub enum Subject {
 impl std::str::FromStr for Subject {
     type Err = Error;
 
-    /// A name that ends in `.safetensors` or that exists as a file is a model file.
+    /// What ends in `.safetensors`, is a file, or is on disk and no network's name, is a model.
     fn from_str(text: &str) -> Result<Self> {
         let path = PathBuf::from(text);
         if path.extension().is_some_and(|e| e == "safetensors") || path.is_file() {
             return Ok(Subject::File(path));
         }
-        text.parse().map(Subject::Backbone).map_err(|e: Error| Error::input(format!("{}, or name a .safetensors file", e.what())))
+        match text.parse::<Backbone>() {
+            Ok(backbone) => Ok(Subject::Backbone(backbone)),
+            Err(_) if path.exists() => Ok(Subject::File(path)),
+            Err(e) => Err(Error::input(format!("{}, or name a .safetensors file", e.what()))),
+        }
     }
 }
 

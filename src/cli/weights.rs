@@ -42,7 +42,7 @@ struct Fetch {
     #[command(flatten)]
     which: Which,
     /// Another address of the same file, for example a mirror
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<String>,
     /// The MD5 of the file at --url, where it is not the official one
     #[arg(long, value_name = "HEX", requires = "url", value_parser = hexadecimal)]
@@ -89,6 +89,11 @@ impl std::str::FromStr for Backbones {
 fn hexadecimal(text: &str) -> Result<String, String> {
     let fits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if fits { Ok(text.to_lowercase()) } else { Err("expected 32 hexadecimal digits".into()) }
+}
+
+fn address(text: &str) -> Result<String, String> {
+    let fits = text.starts_with("https://") || text.starts_with("http://");
+    if fits { Ok(text.into()) } else { Err("expected an address that begins with https:// or http://".into()) }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -41,6 +41,16 @@ impl Backbone {
         }
     }
 
+    /// The module of `keras.applications` that holds it: `inception_v3`.
+    pub fn keras_module(self) -> &'static str {
+        match self {
+            Backbone::Vgg16 => "vgg16",
+            Backbone::Xception => "xception",
+            Backbone::InceptionV3 => "inception_v3",
+            Backbone::DenseNet121 => "densenet",
+        }
+    }
+
     /// The side of the square images that the ImageNet weights were trained on, in pixels.
     pub fn default_size(self) -> usize {
         match self {

@@ -1,8 +1,8 @@
 //! The strip below a heat map: what it shows, and what its colours mean.
 
 use super::heatmap::colour;
-use embedded_graphics::mono_font::iso_8859_1::{FONT_8X13, FONT_9X15_BOLD};
-use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
+use super::letters::Face;
+use embedded_graphics::mono_font::MonoTextStyle;
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::prelude::{DrawTarget, OriginDimensions, Point, Size};
 use embedded_graphics::text::{Baseline, Text};
@@ -14,8 +14,6 @@ const MARGIN: u32 = 8;
 const GROUND: [u8; 3] = [255; 3];
 const INK: Rgb888 = Rgb888::new(0x22, 0x22, 0x22);
 const GREY: Rgb888 = Rgb888::new(0x66, 0x66, 0x66);
-const TITLE: MonoFont = FONT_9X15_BOLD;
-const NOTE: MonoFont = FONT_8X13;
 
 /// Width and height of the scale of colours, in pixels.
 const SCALE: [u32; 2] = [96, 12];
@@ -23,59 +21,61 @@ const SCALE: [u32; 2] = [96, 12];
 const ENDS: [&str; 2] = ["none", "most"];
 
 /// A strip for a picture of some width.
-pub struct Strip<'a> {
+pub struct Strip {
     width: u32,
-    title: &'a str,
-    note: &'a str,
+    title: Vec<String>,
+    note: Vec<String>,
+    scale: Scale,
 }
 
-impl<'a> Strip<'a> {
-    pub fn new(width: u32, title: &'a str, note: &'a str) -> Self {
-        Strip { width, title, note }
-    }
-
-    /// Two lines with their margins; a third one for a scale that does not fit beside them.
-    pub fn height(&self) -> u32 {
-        let third = if self.scale() == Scale::Below { 4 + NOTE.character_size.height } else { 0 };
-        self.second() + NOTE.character_size.height + third + MARGIN
-    }
-
-    /// Where the second line begins.
-    fn second(&self) -> u32 {
-        MARGIN + TITLE.character_size.height + 2
-    }
-
-    fn scale(&self) -> Scale {
-        let inner = self.width.saturating_sub(2 * MARGIN);
-        let wide = |text: &str, font: &MonoFont| text.chars().count() as u32 * font.character_size.width;
-        let text = wide(self.title, &TITLE).max(wide(self.note, &NOTE));
-        match inner {
+impl Strip {
+    /// Title and note on as many lines as they need. A picture narrower than four letters has none.
+    pub fn new(width: u32, title: &str, note: &str) -> Self {
+        let inner = width.saturating_sub(2 * MARGIN);
+        let text = columns(title, Face::Title).max(columns(note, Face::Note));
+        let scale = match inner {
             _ if inner < 3 * SCALE[0] => Scale::Nowhere,
             _ if text + MARGIN + SCALE[0] <= inner => Scale::Beside,
             _ => Scale::Below,
-        }
+        };
+        Strip { width, title: lines(title, inner, Face::Title), note: lines(note, inner, Face::Note), scale }
+    }
+
+    /// All lines with their margins; a further one for a scale that does not fit beside them.
+    pub fn height(&self) -> u32 {
+        let last = if self.scale == Scale::Below { 4 + Face::Note.height() } else { 0 };
+        self.second() + self.note.len() as u32 * Face::Note.height() + last + MARGIN
+    }
+
+    /// Where the note begins.
+    fn second(&self) -> u32 {
+        MARGIN + self.title.len() as u32 * Face::Title.height() + 2
     }
 
     /// The strip as a picture.
     pub fn draw(&self) -> RgbImage {
         let mut canvas = Canvas(RgbImage::from_pixel(self.width, self.height(), image::Rgb(GROUND)));
-        let (inner, second) = (self.width.saturating_sub(2 * MARGIN), self.second());
-        canvas.text(MARGIN, MARGIN, &TITLE, INK, &clipped(self.title, inner, &TITLE));
-        canvas.text(MARGIN, second, &NOTE, GREY, &clipped(self.note, inner, &NOTE));
-        let ends = ENDS.map(|end| end.len() as u32 * NOTE.character_size.width);
-        match self.scale() {
+        let second = self.second();
+        for (text, top) in self.title.iter().zip((MARGIN..).step_by(Face::Title.height() as usize)) {
+            canvas.text(MARGIN, top, Face::Title, INK, text);
+        }
+        for (text, top) in self.note.iter().zip((second..).step_by(Face::Note.height() as usize)) {
+            canvas.text(MARGIN, top, Face::Note, GREY, text);
+        }
+        let ends = ENDS.map(|end| columns(end, Face::Note));
+        match self.scale {
             Scale::Nowhere => {}
             Scale::Beside => {
                 let left = self.width - MARGIN - SCALE[0];
                 canvas.scale(left, MARGIN + 1);
-                canvas.text(left, second, &NOTE, GREY, ENDS[0]);
-                canvas.text(left + SCALE[0] - ends[1], second, &NOTE, GREY, ENDS[1]);
+                canvas.text(left, second, Face::Note, GREY, ENDS[0]);
+                canvas.text(left + SCALE[0] - ends[1], second, Face::Note, GREY, ENDS[1]);
             }
             Scale::Below => {
-                let (left, top) = (2 * MARGIN + ends[0], second + NOTE.character_size.height + 4);
-                canvas.text(MARGIN, top, &NOTE, GREY, ENDS[0]);
+                let (left, top) = (2 * MARGIN + ends[0], self.height() - MARGIN - Face::Note.height());
+                canvas.text(MARGIN, top, Face::Note, GREY, ENDS[0]);
                 canvas.scale(left, top + 1);
-                canvas.text(left + SCALE[0] + MARGIN, top, &NOTE, GREY, ENDS[1]);
+                canvas.text(left + SCALE[0] + MARGIN, top, Face::Note, GREY, ENDS[1]);
             }
         }
         canvas.0
@@ -83,21 +83,30 @@ impl<'a> Strip<'a> {
 }
 
 /// Where the scale of the colours stands. A narrow picture has none.
-#[derive(PartialEq)]
+#[derive(PartialEq, Eq)]
 enum Scale {
     Beside,
     Below,
     Nowhere,
 }
 
-/// The text as far as it fits; two dots stand for the rest.
-fn clipped(text: &str, room: u32, font: &MonoFont) -> String {
-    let fits = (room / font.character_size.width) as usize;
-    match text.chars().count() {
-        n if n <= fits => text.into(),
-        _ if fits < 4 => String::new(),
-        _ => text.chars().take(fits - 2).chain("..".chars()).collect(),
+/// How wide a line of text is, in pixels.
+fn columns(text: &str, face: Face) -> u32 {
+    text.chars().count() as u32 * face.width()
+}
+
+/// Text in lines that fit, broken between words where that is possible.
+fn lines(text: &str, room: u32, face: Face) -> Vec<String> {
+    let fits = (room / face.width()) as usize;
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace().filter(|_| fits >= 4) {
+        let word: Vec<char> = word.chars().collect();
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.len() <= fits => line.extend([' '].iter().chain(&word)),
+            _ => lines.extend(word.chunks(fits).map(String::from_iter)),
+        }
     }
+    lines
 }
 
 /// An image to draw text on; what falls outside is left out.
@@ -112,9 +121,12 @@ impl Canvas {
         }
     }
 
-    fn text(&mut self, x: u32, y: u32, font: &MonoFont, ink: Rgb888, text: &str) {
-        let style = MonoTextStyle::new(font, ink);
-        let Ok(_) = Text::with_baseline(text, Point::new(x as i32, y as i32), style, Baseline::Top).draw(self);
+    fn text(&mut self, x: u32, y: u32, face: Face, ink: Rgb888, text: &str) {
+        for (c, left) in text.chars().zip((x..).step_by(face.width() as usize)) {
+            let (mut letter, style) = ([0; 4], MonoTextStyle::new(face.font(c), ink));
+            let at = Point::new(left as i32, y as i32);
+            let Ok(_) = Text::with_baseline(c.encode_utf8(&mut letter), at, style, Baseline::Top).draw(self);
+        }
     }
 }
 
@@ -148,7 +160,7 @@ mod tests {
     fn a_text_that_fits_alone_is_not_cut_for_the_scale() {
         let strip = |width, title| Strip::new(width, title, "Grad-CAM at relu, 7x7");
         let (short, long) = (strip(320, "polyp 0.9312"), strip(320, "polyp 0.1312 (seen: stool)"));
-        assert_eq!(long.height(), short.height() + 4 + NOTE.character_size.height);
+        assert_eq!(long.height(), short.height() + 4 + Face::Note.height());
         // Ink of the title in the columns that the scale takes beside a short one.
         let ink = |strip: &Strip| {
             let picture = strip.draw();
@@ -158,5 +170,30 @@ mod tests {
         // Both have the scale's last colour; a narrow picture has no room for it.
         let scaled = |strip: &Strip| strip.draw().pixels().any(|p| p.0 == colour(1.0));
         assert!(scaled(&long) && scaled(&short) && !scaled(&strip(200, "polyp 0.9312")));
+    }
+
+    #[test]
+    fn a_text_that_does_not_fit_goes_on_in_the_next_line() {
+        let room = 8 * Face::Title.width();
+        assert_eq!(lines("stool 0.9312 (predicted: polyp)", room, Face::Title), ["stool", "0.9312", "(predict", "ed:", "polyp)"]);
+        assert_eq!(lines("a b c d e f", room, Face::Title), ["a b c d", "e f"]);
+        assert!(lines("polyp", 3 * Face::Title.width(), Face::Title).is_empty());
+        // Two names that differ in their last letter alone look different.
+        let [left, right] =
+            ["ulcerative-colitis-grade-2-left 0.93", "ulcerative-colitis-grade-2-lefs 0.93"].map(|t| Strip::new(320, t, ""));
+        assert!(left.title.len() == 2 && left.draw() != right.draw());
+    }
+
+    /// What a text looks like, on a strip of one line.
+    fn drawn(text: &str) -> RgbImage {
+        Strip::new(200, text, "").draw()
+    }
+
+    #[test]
+    fn letters_beyond_western_europe_are_drawn_and_not_questioned() {
+        for text in ["П", "Ж", "Ω", "ş", "ł", "ș", "Ö"] {
+            assert!(drawn(text) != drawn("?") && drawn(text) != drawn("\u{a0}."), "{text}");
+        }
+        assert!(drawn("息") == drawn("?"));
     }
 }

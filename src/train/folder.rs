@@ -50,7 +50,8 @@ impl Folder {
     /// The folder of a run to be; it is made by [`Folder::begin`].
     ///
     /// # Errors
-    /// When it exists and holds anything: no run is ever overwritten.
+    /// When it exists and holds anything, since no run is ever overwritten; when it cannot be made or written, which is better
+    /// known before all images are read.
     pub fn new(path: &Path) -> Result<Self> {
         let mut held = match fs::read_dir(path) {
             Ok(entries) => entries.flatten().map(|entry| entry.file_name()).collect(),
@@ -65,6 +66,7 @@ impl Folder {
         if !held.is_empty() {
             return Err(Error::input("is not empty").at(path.display()).at("--out").advise("name a new folder; no run is overwritten"));
         }
+        writable(path).map_err(|e| Error::io(path, &e).at("--out"))?;
         Ok(Folder { path: path.into(), lock: None })
     }
 
@@ -200,6 +202,15 @@ impl Folder {
         let entries = shapes.iter().map(|(name, shape, bytes)| Entry { name, shape: shape.dims(), bytes });
         save(self.file(name), metadata, entries, dtype)
     }
+}
+
+/// Whether a folder can be made at `path`, or a file within if it is there: a file is made where it would begin, and removed.
+fn writable(path: &Path) -> std::io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let existing = path.ancestors().find(|a| a.exists()).unwrap_or(&path);
+    let probe = existing.join(format!(".defrost-{}", std::process::id()));
+    File::create(&probe)?;
+    fs::remove_file(&probe)
 }
 
 /// Takes the first `n` bytes.

@@ -218,6 +218,11 @@ fn start_file(settings: &Settings) -> Result<Option<ModelFile>> {
     match settings.weights.as_str() {
         "random" => Ok(None),
         "imagenet" => crate::weights::imagenet(settings.backbone()?.name()).map(Some),
-        path => ModelFile::open(path).map(Some),
+        path => match ModelFile::open(path) {
+            Err(error) if !std::path::Path::new(path).exists() => {
+                Err(error.at("--weights").advise("expected imagenet, random, or a model file"))
+            }
+            file => file.map(Some),
+        },
     }
 }

@@ -4,7 +4,6 @@
 //! the rest goes with `If-Range: TAG`, so that a server whose file has changed, like one that knows no ranges, sends all of
 //! it, and the part begins anew. Proxies are those of the environment (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`).
 
-use super::cache::by_hand;
 use super::digest::md5;
 use crate::error::{Error, Result};
 use std::fs::{self, File, OpenOptions};
@@ -77,13 +76,13 @@ pub fn download(wanted: &Wanted, part: &Path, patience: Patience, tell: &mut dyn
                 }
                 tell(News::Note("the parts do not make the file that is wanted; it is downloaded anew"));
             }
-            Err(Failure::Final(error)) => return Err(error.at(&wanted.url).advise(instead(&wanted.url))),
+            Err(Failure::Final(error)) => return Err(error.at(&wanted.url)),
             Err(Failure::Passing(why)) => {
                 failures = if part.len > furthest { 1 } else { failures + 1 };
                 furthest = furthest.max(part.len);
                 if failures > patience.retries {
                     let kept = if part.len > 0 { "; what came is kept, and the same command goes on from there" } else { "" };
-                    return Err(Error::machine(format!("{why}{kept}")).at(&wanted.url).advise(instead(&wanted.url)));
+                    return Err(Error::machine(format!("{why}{kept}")).at(&wanted.url));
                 }
                 let wait = Duration::from_millis(500 << (failures - 1).min(5));
                 tell(News::Note(&format!("{why}; trying again in {:.1} s", wait.as_secs_f64())));
@@ -95,7 +94,7 @@ pub fn download(wanted: &Wanted, part: &Path, patience: Patience, tell: &mut dyn
 
 fn wrong_sum(wanted: &Wanted, sum: &str) -> Error {
     let what = format!("has the MD5 {sum}, expected {}: it is another file, or a page of a proxy", wanted.md5);
-    Error::input(what).at(&wanted.url).advise(instead(&wanted.url))
+    Error::input(what).at(&wanted.url)
 }
 
 fn agent(timeout: Duration) -> Agent {
@@ -168,11 +167,6 @@ fn receive(mut body: impl Read, part: &mut Part, whole: Option<u64>, tell: &mut 
     }
 }
 
-/// What to do where the download cannot be.
-fn instead(url: &str) -> String {
-    by_hand(url) + " and run the same command"
-}
-
 /// What a refusal means.
 fn refused(status: StatusCode) -> Failure {
     let what = format!("the server answers {status}");
@@ -189,6 +183,7 @@ fn judged(error: &ureq::Error) -> Failure {
         BadUri(_) | InvalidProxyUrl | TooManyRedirects | RedirectFailed | Http(_) => Failure::Final(Error::input(error.to_string())),
         HostNotFound => Failure::Final(Error::machine("no such host, or no network")),
         Io(e) if e.to_string().contains("lookup address") => Failure::Final(Error::machine("no such host, or no network")),
+        Io(e) => Failure::Passing(e.to_string()),
         Timeout(what) => Failure::Passing(format!("nothing came in time ({what})")),
         other => Failure::Passing(other.to_string()),
     }

@@ -112,6 +112,11 @@ impl TensorFile {
         let path = path.as_ref();
         let file = File::open(path).map_err(|e| Error::io(path, &e))?;
         let metadata = file.metadata().map_err(|e| Error::io(path, &e))?;
+        if metadata.is_dir() {
+            let error = Error::input("is a folder, expected a safetensors file").at(path.display());
+            let best = path.join("best.safetensors");
+            return Err(if best.is_file() { error.advise(format!("the model of this run is {}", best.display())) } else { error });
+        }
         if !metadata.is_file() || metadata.len() < 8 {
             let found = if metadata.is_file() { "it is empty or nearly so" } else { "it is not a file" };
             return Err(Error::input(format!("is not a safetensors file: {found}")).at(path.display()));

@@ -50,7 +50,10 @@ impl FromStr for Preprocess {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "backbone" { Ok(Preprocess::Backbone) } else { text.parse().map(Preprocess::Mode) }
+        match text {
+            "backbone" => Ok(Preprocess::Backbone),
+            mode => mode.parse().map(Preprocess::Mode).map_err(|why: String| why + ", backbone"),
+        }
     }
 }
 

@@ -285,7 +285,11 @@ mod tests {
         let folder = Folder::new("missing");
         let error = TensorFile::open(folder.at("none.safetensors")).unwrap_err();
         assert!(error.to_string().contains("none.safetensors"), "{error}");
-        assert!(ModelFile::open(&folder.0).unwrap_err().to_string().contains("it is not a file"));
+        assert!(ModelFile::open(&folder.0).unwrap_err().to_string().ends_with("is a folder, expected a safetensors file"));
+        // A run's folder: which of its files is meant is said.
+        fs::write(folder.0.join("best.safetensors"), "").unwrap();
+        let advice = format!("the model of this run is {}", folder.0.join("best.safetensors").display());
+        assert!(ModelFile::open(&folder.0).unwrap_err().to_string().ends_with(&advice));
         let path = folder.at("m.safetensors");
         write(&path, &[1.0; 4]).unwrap();
         let error = ModelFile::open(&path).unwrap().tensor("b/kernel").unwrap_err().to_string();

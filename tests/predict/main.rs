@@ -285,6 +285,9 @@ fn evaluate_refuses_other_classes_and_images_that_cannot_be_read() {
     std::fs::remove_dir_all(f.at("data/d")).unwrap();
     std::fs::write(f.at("data/a/0.png"), "").unwrap();
     std::fs::write(f.at("data/c/9.png"), "text").unwrap();
+    // A table that could not be written is known before the images are read.
+    let error = f.stderr(&["evaluate", "m.safetensors", "data", "--csv", "nowhere/out.csv"], 2);
+    assert!(error.contains("--csv: nowhere: there is no such folder"), "{error}");
     let error = f.stderr(&["evaluate", "m.safetensors", "data", "--batch-size", "2"], 2);
     assert!(error.contains("a/0.png: the file is empty") && error.contains("c/9.png: not an image"), "{error}");
 }

@@ -1,12 +1,12 @@
 //! Images on their way into a run: groups, folders of their own, bad files, pixels on disk, augmentation.
 
-use super::{Data, HEAD, ONE, VGG, bytes, defrost, ok, refused, said};
+use super::{HEAD, ONE, VGG, bytes, data, defrost, ok, refused, said};
 use std::fs;
 use std::path::Path;
 
 #[test]
 fn groups_of_the_split_are_those_of_the_intervals_and_a_report_can_be_made_again() {
-    let data = Data::new("groups");
+    let data = data("groups");
     fs::rename(data.path("photos/lying"), data.path("photos/<script>")).unwrap();
     ok(data.train("run", &[&VGG[..6], &["--epochs", "1", "--split", "group", "--group-regex", r"/\d(\d)", "--val-split", "0.4"]].concat()));
     let run = data.path("run");
@@ -51,7 +51,7 @@ fn evaluated(model: &Path, data: &Path, more: &[&str]) -> (f64, usize) {
 
 #[test]
 fn groups_stay_together_and_a_folder_of_its_own_validates() {
-    let data = Data::new("sides");
+    let data = data("sides");
     // The last digit is the patient, who is in both classes.
     let by_group = ["--split", "group", "--group-regex", r"(\d)\.png", "--val-split", "0.3"];
     ok(data.train("group", &[&HEAD[..], &ONE, &by_group].concat()));
@@ -93,7 +93,7 @@ fn groups_stay_together_and_a_folder_of_its_own_validates() {
 
 #[test]
 fn bad_images_stop_a_run_or_are_left_out() {
-    let data = Data::new("bad");
+    let data = data("bad");
     fs::write(data.path("photos/lying/b.jpg"), "").unwrap();
     fs::write(data.path("photos/standing/w.png"), "<html>").unwrap();
     let output = data.train("x", &[&HEAD[..], &ONE].concat());
@@ -121,7 +121,7 @@ fn bad_images_stop_a_run_or_are_left_out() {
 
 #[test]
 fn pixels_on_disk_train_the_same_model() {
-    let data = Data::new("pixels");
+    let data = data("pixels");
     let cache = data.path("cache");
     let flags = [&VGG[..6], &["--epochs", "1", "--cache-dir", cache.to_str().unwrap()]].concat();
     let train = |out: &str, more: &[&str]| {
@@ -145,7 +145,7 @@ fn pixels_on_disk_train_the_same_model() {
 
 #[test]
 fn augmentation_changes_training_and_is_repeated_to_the_bit() {
-    let data = Data::new("augment");
+    let data = data("augment");
     let train = |out: &str, more: &[&str]| {
         let output = data.train(out, &[&HEAD[..], &ONE, more].concat());
         let text = said(&output);

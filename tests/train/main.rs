@@ -1,48 +1,27 @@
 //! Training through the program, on small images drawn here.
 
 mod data;
+#[path = "../fixture/mod.rs"]
+mod fixture;
 mod refusals;
 mod runs;
 mod schedules;
 
+use fixture::Data;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
-/// A folder of two classes, stripes lying and standing, removed when dropped.
-struct Data(PathBuf);
+/// Ten images of each class.
+fn data(name: &str) -> Data {
+    Data::new(&format!("train-{name}"), 10)
+}
 
 impl Data {
-    fn new(name: &str) -> Data {
-        let root = std::env::temp_dir().join(format!("defrost-train-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&root);
-        for (c, class) in ["lying", "standing"].iter().enumerate() {
-            fs::create_dir_all(root.join("photos").join(class)).unwrap();
-            for i in 0..10u32 {
-                let image = image::RgbImage::from_fn(40, 36, |x, y| {
-                    let along = if c == 0 { y } else { x } + i;
-                    image::Rgb([(along % 8 * 30) as u8, (x * 3 + i * 7) as u8, (y * 5) as u8])
-                });
-                image.save(root.join("photos").join(class).join(format!("{i:02}.png"))).unwrap();
-            }
-        }
-        Data(root)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
     fn train(&self, out: &str, more: &[&str]) -> Output {
         let (photos, out) = (self.path("photos"), self.path(out));
         let fixed = ["train", photos.to_str().unwrap(), "--out", out.to_str().unwrap()];
         defrost(&[&fixed[..], more].concat())
-    }
-}
-
-impl Drop for Data {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

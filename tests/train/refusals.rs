@@ -1,20 +1,24 @@
 //! What is refused before anything is written.
 
-use super::{Data, HEAD, VGG, defrost, ok, refused};
+use super::{HEAD, VGG, data, defrost, ok, refused};
 use std::fs;
 
 #[test]
 fn wrong_settings_are_refused_before_anything_is_written() {
-    let data = Data::new("refusals");
+    let data = data("refusals");
     refused(data.train("x", &["--backbone", "resnet50", "--weights", "random"]), "vgg16, xception, inceptionv3, densenet121");
     refused(data.train("x", &[&VGG[..], &["--lr", "0"]].concat()), "--lr");
     refused(data.train("x", &[&VGG[..], &["--freeze", "block9_conv1"]].concat()), "no layer is called");
     refused(data.train("x", &["--backbone", "vgg16", "--weights", "random", "--input-size", "31"]), "32");
-    refused(data.train("x", &["--backbone", "vgg16", "--weights", "nowhere.safetensors"]), "nowhere.safetensors");
+    refused(data.train("x", &["--backbone", "vgg16", "--weights", "nowhere.safetensors"]), "--weights: nowhere.safetensors: ");
+    refused(data.train("x", &["--backbone", "vgg16", "--weights", "imagnet"]), "expected imagenet, random, or a model file");
     assert!(!data.path("x").exists(), "nothing was written");
     fs::create_dir(data.path("full")).unwrap();
     fs::write(data.path("full/notes.txt"), "mine").unwrap();
     refused(data.train("full", &VGG), "not empty");
+    // A folder that nobody may write to, root included, is known before the images are looked for.
+    #[cfg(target_os = "linux")]
+    refused(defrost(&[&["train", "nowhere", "--out", "/proc/defrost/run"][..], &VGG].concat()), "--out: /proc/defrost/run: ");
     fs::write(data.path("wrong.toml"), "backbone = \"vgg16\"\nepoch = 3\n").unwrap();
     let config = data.path("wrong.toml");
     refused(data.train("y", &["--config", config.to_str().unwrap()]), "line 2");
@@ -25,7 +29,7 @@ fn wrong_settings_are_refused_before_anything_is_written() {
 
 #[test]
 fn weights_of_another_network_leave_no_folder_and_a_diverged_run_its_losses() {
-    let data = Data::new("wrong-weights");
+    let data = data("wrong-weights");
     ok(data.train("vgg", &[&VGG[..6], &["--epochs", "1", "--steps", "1"]].concat()));
     let file = data.path("vgg/last.safetensors");
     refused(data.train("x", &["--backbone", "xception", "--weights", file.to_str().unwrap()]), "expected xception");
@@ -44,7 +48,7 @@ fn weights_of_another_network_leave_no_folder_and_a_diverged_run_its_losses() {
 
 #[test]
 fn settings_that_contradict_each_other_are_refused() {
-    let data = Data::new("contradictions");
+    let data = data("contradictions");
     let refuses = |more: &[&str], with: &str| refused(data.train("x", &[&HEAD[..], more].concat()), with);
     refuses(&["--early-stop", "2", "--val-split", "0"], "--early-stop");
     refuses(&["--schedule", "plateau", "--val-split", "0"], "--schedule plateau");

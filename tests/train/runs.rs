@@ -1,14 +1,14 @@
 //! What a run leaves, and what must not change it: files, kept features, frozen layers, memory, event files, comparisons.
 
-use super::{Data, VGG, bytes, column, defrost, ok, refused, said};
+use super::{VGG, bytes, column, data, defrost, ok, refused, said};
 use defrost::train::tfevents::{Event, What, records};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 #[test]
 fn a_run_leaves_all_its_files_and_can_be_repeated_from_its_config() {
-    let data = Data::new("files");
+    let data = data("files");
     ok(data.train("a", &[&VGG[..], &["--momentum", "0.9", "--batch-size", "6"]].concat()));
     let a = data.path("a");
     for name in [
@@ -50,7 +50,7 @@ fn a_run_leaves_all_its_files_and_can_be_repeated_from_its_config() {
 
 #[test]
 fn kept_features_change_nothing() {
-    let data = Data::new("cache");
+    let data = data("cache");
     let dense =
         ["--backbone", "densenet121", "--weights", "random", "--input-size", "32", "--epochs", "2", "--freeze", "all", "--batch-size", "6"];
     ok(data.train("kept", &dense));
@@ -68,7 +68,7 @@ fn kept_features_change_nothing() {
 
 #[test]
 fn frozen_layers_keep_their_bits_and_the_others_move() {
-    let data = Data::new("freeze");
+    let data = data("freeze");
     ok(data.train("start", &[&VGG[..6], &["--epochs", "1", "--steps", "1"]].concat()));
     let start = data.path("start/last.safetensors");
     let from = ["--backbone", "vgg16", "--input-size", "32", "--epochs", "1", "--weights", start.to_str().unwrap()];
@@ -86,7 +86,7 @@ fn frozen_layers_keep_their_bits_and_the_others_move() {
 
 #[test]
 fn what_does_not_fit_is_foreseen_with_the_batch_that_does() {
-    let data = Data::new("memory");
+    let data = data("memory");
     let (photos, out) = (data.path("photos"), data.path("run"));
     let args = ["train", photos.to_str().unwrap(), "--out", out.to_str().unwrap()];
     let network = ["--backbone", "densenet121", "--weights", "random", "--input-size", "64", "--epochs", "1"];
@@ -114,7 +114,7 @@ fn what_does_not_fit_is_foreseen_with_the_batch_that_does() {
 
 #[test]
 fn a_comparison_goes_on_where_it_was() {
-    let data = Data::new("compare");
+    let data = data("compare");
     let (photos, out) = (data.path("photos"), data.path("compared"));
     let compare = |backbones: &str, more: &[&str]| {
         let fixed = ["compare", photos.to_str().unwrap(), "--backbones", backbones, "--out", out.to_str().unwrap()];
@@ -153,9 +153,26 @@ fn a_comparison_goes_on_where_it_was() {
     );
 }
 
+/// A terminal that was closed, or a reader that has had enough, must not end a run of hours.
+#[test]
+fn a_run_goes_on_when_nobody_reads_what_it_says() {
+    let data = data("unread");
+    let (photos, out) = (data.path("photos"), data.path("run"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_defrost"));
+    command.args(["train", photos.to_str().unwrap(), "--out", out.to_str().unwrap()]).args(&VGG[..6]).args(["--epochs", "1"]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(out.join("report.html").exists());
+    // What goes wrong is still told by the exit code.
+    let mut again = command.stderr(Stdio::piped()).spawn().unwrap();
+    drop(again.stderr.take());
+    assert_eq!(again.wait().unwrap().code(), Some(2));
+}
+
 #[test]
 fn event_files_say_what_the_tables_say_and_change_nothing_else() {
-    let data = Data::new("tensorboard");
+    let data = data("tensorboard");
     let flags = [&VGG[..], &["--freeze", "all", "--batch-size", "4"]].concat();
     ok(data.train("plain", &flags));
     ok(data.train("logged", &[&flags[..], &["--tensorboard"]].concat()));

@@ -1,12 +1,12 @@
 //! Learning rates over a run: schedules, early stopping, thawing, the sweep that looks for one.
 
-use super::{Data, HEAD, column, defrost, ok, refused, said, tensors};
+use super::{HEAD, column, data, defrost, ok, refused, said, tensors};
 use std::fs;
 use std::path::Path;
 
 #[test]
 fn rates_follow_their_schedule_and_nothing_better_ends_a_run() {
-    let data = Data::new("schedule");
+    let data = data("schedule");
     let rates = |out: &str, more: &[&str]| {
         ok(data.train(out, &[&HEAD[..], &["--epochs", "4", "--lr", "0.1"], more].concat()));
         column(&data.path(out), "lr")
@@ -37,7 +37,7 @@ fn rates_follow_their_schedule_and_nothing_better_ends_a_run() {
 
 #[test]
 fn the_head_first_and_then_everything_is_two_runs_in_one() {
-    let data = Data::new("thaw");
+    let data = data("thaw");
     let dense = ["--backbone", "densenet121", "--input-size", "32", "--batch-size", "6", "--no-shuffle", "--momentum", "0.9"];
     let train = |out: &str, more: &[&str]| {
         let output = data.train(out, &[&dense[..], more].concat());
@@ -70,7 +70,7 @@ fn the_head_first_and_then_everything_is_two_runs_in_one() {
 
 #[test]
 fn a_sweep_over_learning_rates_leaves_a_table_and_a_picture_and_no_run() {
-    let data = Data::new("sweep");
+    let data = data("sweep");
     let (photos, out) = (data.path("photos"), data.path("rates"));
     let find = |out: &Path, more: &[&str]| {
         let args = ["lr-find", photos.to_str().unwrap(), "--out", out.to_str().unwrap(), "--steps", "40", "--from", "1e-4", "--to", "1e4"];

@@ -52,11 +52,13 @@ fn export(model: &Path, preprocess: bool, out: &Path) {
 fn an_exported_model_comes_back_to_the_bit() {
     let folder = Folder::new("export");
     let (ours, theirs, back) = (folder.at("m.safetensors"), folder.at("m.h5"), folder.at("back.safetensors"));
-    for backbone in Backbone::ALL {
+    for (backbone, module) in Backbone::ALL.into_iter().zip(["vgg16", "xception", "inception_v3", "densenet"]) {
         let hidden = vec!["6:sigmoid".parse().unwrap()];
         let spec = Spec { size: backbone.minimum_size() + 8, hidden, ..Spec::new(backbone, 3) };
         write_model(&ours, &spec, &["a", "b", "c"], DType::F32);
         export(&ours, false, &theirs);
+        let own = format!("through keras.applications.{module}.preprocess_input");
+        assert!(text(&theirs, "defrost_input").ends_with(&own), "{backbone}");
         let classes = ["a", "b", "c"].map(String::from).to_vec();
         let preprocess = Some("backbone".parse().unwrap());
         import(&theirs, &back, &Options { classes, preprocess, ..Options::default() }).unwrap();
@@ -108,8 +110,12 @@ fn a_foreign_profile_is_written_with_the_layers_that_express_it() {
     // Keras's own profile needs none of it; preprocessing inside is layers without weights.
     write_model(&ours, &Spec::new(Backbone::Vgg16, 2), &[], DType::F32);
     export(&ours, false, &theirs);
-    assert!(layers(&theirs).len() == 21 && text(&theirs, "defrost_input").ends_with("keras.applications.vgg16.preprocess_input"));
+    assert_eq!(layers(&theirs).len(), 21);
     export(&ours, true, &theirs);
     assert_eq!((layers(&theirs).len(), count("Rescaling"), count("Permute"), count("Cropping2D")), (21 + 7, 1, 2, 3));
     assert!(text(&theirs, "defrost_input").ends_with("the model preprocesses them itself"));
+    // A model that was trained on the pixels of another network says whose.
+    write_model(&ours, &Spec { preprocess: Backbone::Xception.preprocess(), ..Spec::new(Backbone::Vgg16, 2) }, &[], DType::F32);
+    export(&ours, false, &theirs);
+    assert!(text(&theirs, "defrost_input").ends_with("keras.applications.inception_v3.preprocess_input"));
 }

@@ -80,6 +80,21 @@ fn another_network_is_named_with_its_nearest() {
 }
 
 #[test]
+fn a_layer_that_lists_no_weights_is_named_unless_it_has_none() {
+    let folder = Folder::new("import-unlisted");
+    let good = std::fs::read(golden("legacy.h5")).unwrap();
+    // The layers of the file in order, each with the attribute under another name.
+    let places = good.windows(12).enumerate().filter(|(_, text)| text == b"weight_names").map(|(at, _)| at);
+    for (at, layer) in places.zip(["input_1", "conv2d", "bn", "base", "dense"]) {
+        let mut bytes = good.clone();
+        bytes[at] = b'W';
+        let error = refusal(&folder, &bytes);
+        let expected = format!("{layer}: its attribute weight_names is missing; expected the paths of the layer's weights in order");
+        assert_eq!(error.contains(&expected), layer != "input_1", "{layer}: {error}");
+    }
+}
+
+#[test]
 fn real_files_of_other_networks_end_with_the_difference() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/weights/keras-files");
     let Ok(entries) = std::fs::read_dir(&folder) else {

@@ -8,7 +8,9 @@
 
 pub(super) mod nodes;
 
+use super::backbone::Backbone;
 use super::model::Model;
+use super::spec::Spec;
 use crate::base::DType;
 use crate::error::{Error, Result};
 use crate::ops::preprocess::Mode;
@@ -54,7 +56,7 @@ pub fn keras_h5(file: &ModelFile, model: &Model, preprocess: bool, out: &Path) -
             backend(),
             version(),
             ("defrost".into(), Attribute::Text(file.metadata().to_json())),
-            ("defrost_input".into(), Attribute::Text(feeding(file.metadata(), model.spec.preprocess, preprocess))),
+            ("defrost_input".into(), Attribute::Text(feeding(file.metadata(), &model.spec, preprocess))),
         ],
         members: [("model_weights".to_string(), Member::Group(layers))].into(),
     };
@@ -62,7 +64,8 @@ pub fn keras_h5(file: &ModelFile, model: &Model, preprocess: bool, out: &Path) -
 }
 
 /// What to feed the exported model with, in Python's words.
-pub fn feeding(metadata: &Metadata, mode: Mode, inside: bool) -> String {
+pub fn feeding(metadata: &Metadata, spec: &Spec, inside: bool) -> String {
+    let (backbone, mode) = (spec.backbone, spec.preprocess);
     let size = metadata.input_size;
     let how = match metadata.resize.as_str() {
         "nearest" => "keras.utils.load_img, nearest",
@@ -74,9 +77,11 @@ pub fn feeding(metadata: &Metadata, mode: Mode, inside: bool) -> String {
         _ if inside => return format!("{pixels}; the model preprocesses them itself"),
         Mode::None => return format!("{pixels}, as they are"),
         Mode::Rescale => return format!("{pixels}, divided by 255"),
-        Mode::Caffe => "vgg16",
-        Mode::Tf => "inception_v3",
-        Mode::Torch => "densenet",
+        mode if mode == backbone.preprocess() => backbone.keras_module(),
+        // Another network's, for a model that was trained so.
+        Mode::Caffe => Backbone::Vgg16.keras_module(),
+        Mode::Tf => Backbone::InceptionV3.keras_module(),
+        Mode::Torch => Backbone::DenseNet121.keras_module(),
     };
     format!("{pixels}, through keras.applications.{module}.preprocess_input")
 }

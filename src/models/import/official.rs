@@ -6,7 +6,7 @@ use super::{Options, import};
 use crate::error::{Error, Kind, Result};
 use crate::weights::digest::{forget, md5, record, recorded, sha256};
 use crate::weights::download::{News, Patience, Wanted, download, remove};
-use crate::weights::{ModelFile, Official, keras_folder, model_path};
+use crate::weights::{ModelFile, Official, by_hand, keras_folder, model_path, official};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -44,10 +44,19 @@ pub fn fetch(backbone: Backbone, official: &Official, folder: &Path, patience: P
     }
     let part = folder.join(format!("{}.part", official.file));
     let wanted = Wanted { url: official.url.clone(), md5: official.md5.clone(), size: Some(official.size).filter(|&size| size > 0) };
-    download(&wanted, &part, patience, tell)?;
+    download(&wanted, &part, patience, tell).map_err(|e| e.advise(instead(backbone, &wanted.url)))?;
     convert(backbone, official, &part, &model)?;
     remove(&part)?;
     Ok(Origin::Downloaded(wanted.url))
+}
+
+/// What to do where nothing comes from `url`: by hand, or from another address; one that the user named may be wrong itself.
+fn instead(backbone: Backbone, url: &str) -> String {
+    let known = official().remove(backbone.name()).map(|o| o.url).unwrap_or_default();
+    match by_hand(&known) {
+        by_hand if url == known => format!("{by_hand} and run the same command, or name a mirror with --url"),
+        by_hand => format!("is the address right? Without --url the official file is fetched; without a network, {by_hand}"),
+    }
 }
 
 /// Checks converted weights: readable, the backbone's with every tensor, and unchanged since they were converted.

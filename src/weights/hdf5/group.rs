@@ -53,6 +53,11 @@ impl<'f, 'a> Group<'f, 'a> {
         self.links.keys().map(String::as_str)
     }
 
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
     /// Whether there is something of this name.
     pub fn has(&self, name: &str) -> bool {
         self.links.contains_key(name)

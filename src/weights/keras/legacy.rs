@@ -17,10 +17,10 @@ pub fn is_legacy(group: &Group) -> bool {
 /// The layers with weights in graph order.
 ///
 /// # Errors
-/// A name that leads nowhere, or what the HDF5 reader refuses.
+/// A list that is missing, a name that leads nowhere, or what the HDF5 reader refuses.
 pub fn layers<'f, 'a>(group: &Group<'f, 'a>, config: Option<&Config>) -> Result<Vec<Layer<'f, 'a>>> {
     let mut layers = Vec::new();
-    let names = list(group, "layer_names")?;
+    let names = list(group, "layer_names")?.unwrap_or_default();
     if names.is_empty() {
         return Err(Error::input("has no layer_names, so it is no Keras weight file").at(group.path()));
     }
@@ -28,7 +28,7 @@ pub fn layers<'f, 'a>(group: &Group<'f, 'a>, config: Option<&Config>) -> Result<
         let absent = || Error::input("layer_names lists this layer, but its group is not there").at(&name);
         let layer = group.group(&name)?.ok_or_else(absent)?;
         let mut weights = Vec::new();
-        for path in list(&layer, "weight_names").map_err(|e| e.at(&name))? {
+        for path in weight_names(&layer, &name)? {
             let absent = || Error::input(format!("weight_names lists {path}, but it is not there")).at(&name);
             let data = layer.dataset(&path)?.ok_or_else(absent)?;
             weights.push(Weight { name: path.strip_suffix(":0").unwrap_or(&path).to_string(), data });
@@ -42,17 +42,28 @@ pub fn layers<'f, 'a>(group: &Group<'f, 'a>, config: Option<&Config>) -> Result<
     Ok(layers)
 }
 
-/// An attribute that is a list of texts, whole or in parts.
-fn list(group: &Group, name: &str) -> Result<Vec<String>> {
+/// The paths of a layer's weights. A group without any needs no list; of others nothing else tells what is in them, and in which order.
+fn weight_names(layer: &Group, name: &str) -> Result<Vec<String>> {
+    let listed = list(layer, "weight_names")?;
+    let what = match &listed {
+        None if !layer.is_empty() => "is missing",
+        Some(paths) if paths.is_empty() && !layer.is_empty() => "is empty",
+        _ => return Ok(listed.unwrap_or_default()),
+    };
+    let expected = format!("expected the paths of the layer's weights in order, such as {name}/kernel:0");
+    Err(Error::input(format!("its attribute weight_names {what}; {expected}")).at(name))
+}
+
+/// An attribute that is a list of texts, whole or in parts; `None` if there is none of this name.
+fn list(group: &Group, name: &str) -> Result<Option<Vec<String>>> {
     if let Some(texts) = group.texts(name)? {
-        return Ok(texts);
+        return Ok(Some(texts));
     }
-    let mut all = Vec::new();
-    for part in 0.. {
-        let Some(texts) = group.texts(&format!("{name}{part}"))? else { break };
-        all.extend(texts);
+    let mut parts = Vec::new();
+    while let Some(texts) = group.texts(&format!("{name}{}", parts.len()))? {
+        parts.push(texts);
     }
-    Ok(all)
+    Ok((!parts.is_empty()).then(|| parts.concat()))
 }
 
 /// The layer that a weight belongs to by its name: `conv1/bn` of `conv1/bn/gamma`.
