@@ -1,7 +1,7 @@
 //! The cpu device against the specification, over every case of the convolution and dense ops.
 
 use super::{Conv2d, Conv2dDw, Conv2dDx};
-use crate::base::{DType, Math, Shape, Ty, Window};
+use crate::base::{DType, Math, Shape, Ty, Padding, Window};
 use crate::device::cpu::{Cpu, Isa};
 use crate::device::naive::Naive;
 use crate::device::{Arena, Arenas, Call, Device, Operand, Place, Write};
@@ -147,6 +147,7 @@ fn large_shapes_agree_with_naive() {
         (Window::same(1, 1), [1, 17, 31, 272], 264),
         (Window::same(1, 2), [3, 37, 41, 130], 70),
         (Window::same(3, 1), [5, 8, 8, 120], 150),
+        (Window { kernel: [1, 1], stride: [2, 1], padding: Padding::Pads { top: 1, bottom: 0, left: 0, right: 2 } }, [2, 9, 7, 20], 18),
         (Window::valid(3, 2), [3, 37, 41, 3], 32),
         (Window::same(3, 2), [1, 30, 30, 130], 70),
         (Window::rect(1, 7), [2, 17, 17, 160], 48),

@@ -15,7 +15,7 @@ const PANELS: usize = 4;
 /// Floats of the largest filter that each thread sums into a copy of its own.
 const SMALL_FILTER: usize = 64 * 1024;
 
-/// `dw[i, j, k, c] = sum over pixels of x[.., k] * dy[.., c]`, planned, for filters of several taps: one tap alone is a [`ProductGrad`].
+/// `dw[i, j, k, c] = sum over pixels of x[.., k] * dy[.., c]`, planned, for filters of several taps: one alone is a [`ProductGrad`](super::ProductGrad).
 ///
 /// A thread takes a block of pixels that its cache holds for a group of input channels and some panels of output channels, and
 /// sums over it in register tiles, tap by tap, over the pixels whose tap is real. `x` is read where it lies, but for few

@@ -251,7 +251,7 @@ impl Conv2dDw {
         if let Some(line) = LineFilterGrad::choose(cpu, &pass, cin, cout).filter(|_| self.math == Math::Full) {
             return FilterGradient::Line(line);
         }
-        if pass.taps == [1; 2] {
+        if pass.has_one_real_tap() {
             return FilterGradient::Product(ProductGrad::new(cpu, self.multiplies_in(ins), pass, cin, cout));
         }
         match Size::choose(cpu, self.math, &pass, cin, cout, &Size::ALL) {

@@ -48,6 +48,15 @@ impl Pass {
         self.images == 1 && self.size[0] == 1 && self.taps == [1; 2]
     }
 
+    /// Whether each result reads one pixel, which exists.
+    pub fn has_one_real_tap(&self) -> bool {
+        let inside = |axis: usize| {
+            let last = self.source(axis, self.size[axis].saturating_sub(1), 0);
+            self.source(axis, 0, 0) >= 0 && last < self.input[axis] as isize
+        };
+        self.taps == [1; 2] && inside(0) && inside(1)
+    }
+
     /// The input coordinate that result coordinate `u` reads through tap `t`, in the padding or not.
     pub fn source(&self, axis: usize, u: usize, t: usize) -> isize {
         (u * self.step[axis] + t) as isize - self.lead[axis]

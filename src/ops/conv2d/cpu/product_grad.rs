@@ -45,7 +45,7 @@ pub(in crate::ops) struct ProductGrad {
 }
 
 impl ProductGrad {
-    /// For a pass of one tap that reads no padding.
+    /// For a pass of one tap that reads no padding, [`Pass::has_one_real_tap`].
     pub fn new(cpu: &Cpu, math: Math, pass: Pass, cin: usize, cout: usize) -> Self {
         let (tile, threads) = (Tile::of(cpu.isa), cpu.threads());
         let (runs, small) = (cin.div_ceil(tile.rows), cin * cout <= SMALL_FILTER);
@@ -54,7 +54,7 @@ impl ProductGrad {
         let mut plan = ProductGrad { tile, math, pass, cin, cout, blocks: Blocks::new(&pass, [1; 3]), groups, copies: 1, threads };
         let [least, most] = DEPTH;
         let pixels = plan.pixels_of_word() * (BLOCK / plan.x_row()).clamp(least, most);
-        let [_, rows, cols] = [pass.images, pass.size[0], pass.size[1]];
+        let [rows, cols] = pass.size;
         let (of_row, of_image) = (pixels / cols.max(1), pixels / (rows * cols).max(1));
         plan.blocks = Blocks::new(&pass, [of_image.max(1), of_row.max(1), pixels]);
         if small {
