@@ -208,6 +208,8 @@ use instantiate;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Math;
+    use crate::device::cpu::Pool;
 
     #[test]
     fn runs_are_even_and_cover() {
@@ -217,5 +219,76 @@ mod tests {
         assert_eq!(lengths(1, 14), [1]);
         assert!(lengths(0, 14).is_empty());
         assert_eq!((0..3).map(|i| share(8, 3, i)).collect::<Vec<_>>(), [0..3, 3..6, 6..8]);
+    }
+
+    /// Multiply-adds per second of the fastest of many short runs of `kernel`, one of which is `terms` multiply-adds: among so many is one in
+    /// which nothing else wanted the core.
+    fn rate(terms: usize, mut kernel: impl FnMut()) -> f64 {
+        let calls = 5_000_000 / terms;
+        let time = |_| {
+            let start = std::time::Instant::now();
+            (0..calls).for_each(|_| kernel());
+            start.elapsed().as_secs_f64()
+        };
+        (calls * terms) as f64 / (0..300).map(time).fold(f64::INFINITY, f64::min)
+    }
+
+    /// Sums that the compiler left on the stack cost two thirds of the speed and nothing else shows it: operands in the first-level cache are
+    /// multiplied at well over half of the peak.
+    #[test]
+    fn sums_stay_in_registers() {
+        if cfg!(debug_assertions) {
+            return println!("left out: this build is not optimized");
+        }
+        const DEPTH: usize = 128;
+        for isa in [Isa::Avx512, Isa::Avx2].into_iter().filter(|isa| isa.available()) {
+            let (tile, maths) = (Tile::of(isa), [Math::Full, Math::Bf16]);
+            let [x, w] = [tile.rows, tile.width()].map(|width| vec![0f32; width * DEPTH]);
+            let mut y = vec![0f32; tile.rows * tile.width()];
+            for math in maths.into_iter().filter(|&math| math == Math::Full || isa.has_bf16()) {
+                let peak = crate::profile::arithmetic(isa, math, &Pool::new(1)).flops_per_s / 2.0;
+                let terms = DEPTH * tile.rows * tile.width() * if math == Math::Bf16 { 2 } else { 1 };
+                let strip_args = Strip {
+                    x: x.as_ptr(),
+                    pixel: DEPTH,
+                    rows: 1,
+                    row: 0,
+                    taps: 1,
+                    tap: 0,
+                    depth: DEPTH,
+                    w: w.as_ptr(),
+                    y: y.as_mut_ptr(),
+                    y_pixel: tile.width(),
+                    cols: tile.width(),
+                    add: false,
+                    ahead: Ahead::nothing(x.as_ptr()),
+                };
+                let outer_args = Outer {
+                    images: 1,
+                    rows: 1,
+                    pixels: DEPTH,
+                    x: x.as_ptr(),
+                    x_image: 0,
+                    x_row: 0,
+                    x_pixel: tile.rows,
+                    dy: w.as_ptr(),
+                    dy_image: 0,
+                    dy_row: 0,
+                    dy_pixel: tile.width(),
+                    w: y.as_mut_ptr(),
+                    w_row: tile.width(),
+                    cols: tile.width(),
+                    add: false,
+                    ahead: Ahead::nothing(x.as_ptr()),
+                };
+                let (strip, outer) = (strip(isa, math, tile.rows, tile.vectors), outer(isa, math, tile.rows, tile.vectors));
+                // SAFETY: both read all of `x` and `w` and write all of `y`.
+                let rates = unsafe { [rate(terms, || strip(&strip_args)), rate(terms, || outer(&outer_args))] };
+                for (name, rate) in ["strip", "outer"].into_iter().zip(rates) {
+                    println!("{isa} {name} {math:?}: {:.0}% of the peak", 100.0 * rate / peak);
+                    assert!(rate > 0.6 * peak, "{isa} {name} in {math:?}: {:.0}% of the peak", 100.0 * rate / peak);
+                }
+            }
+        }
     }
 }
