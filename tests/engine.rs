@@ -78,7 +78,6 @@ fn passes_change_no_loss_and_no_update() {
         off(Fusions { sums_out: false, ..all.0 }, all.1),
         off(Fusions { stats_out: false, ..all.0 }, all.1),
         off(Fusions { depthwise: false, ..all.0 }, all.1),
-        off(Fusions { again: false, ..all.0 }, all.1),
         off(all.0, Options { sums: false, ..all.1 }),
         off(all.0, Options { views: false, ..all.1 }),
         off(all.0, Options { in_place: false, ..all.1 }),

@@ -1,7 +1,7 @@
 //! Large results that are cheap to make are made again for the backward pass, so that nothing keeps them over the middle of a step.
 //!
 //! A depthwise convolution costs about what reading and writing its operands does, and so does a convolution of the three channels of an
-//! image: some multiplications for each result, hundreds of times fewer than the convolution behind it. That result is read by the next
+//! image: some multiplications for each result, ten to thirty times fewer than the convolution behind it. That result is read by the next
 //! convolution and, a whole forward and backward pass later, by the gradient of its filter. With rows of its own before that reader, the
 //! first result needs no place in memory in between; a depthwise one often none at all, since the forward pair then runs tile by tile (see
 //! [`super::fuse`]).
@@ -11,7 +11,8 @@ use crate::ir::{Graph, Node, Phase, Role};
 use crate::ops::Op;
 use crate::ops::activation::Act;
 
-/// Numbers of the smallest result per image that is made again: the first block of VGG16 and those of Xception, half of their memory.
+/// Numbers of the smallest result per image that is made again: of VGG16 and Xception at their default sizes, in the first blocks; a sixth
+/// and a tenth of their memory.
 pub(super) const LARGE: usize = 1 << 20;
 /// Input channels of a convolution that counts as cheap.
 const FEW: usize = 4;

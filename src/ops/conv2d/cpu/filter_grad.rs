@@ -13,7 +13,7 @@ const BLOCK: usize = 64 * 1024;
 const CHANNELS: usize = 112;
 const PANELS: usize = 4;
 /// Floats of the largest filter that each thread sums into a copy of its own.
-const SMALL_FILTER: usize = 64 * 1024;
+pub(super) const SMALL_FILTER: usize = 64 * 1024;
 
 /// `dw[i, j, k, c] = sum over pixels of x[.., k] * dy[.., c]`, planned, for filters of several taps: one alone is a [`ProductGrad`](super::ProductGrad).
 ///
@@ -146,7 +146,6 @@ impl FilterGrad {
         let each = x_floats + dy_floats;
         let panels = self.cout.div_ceil(self.tile.width());
         let ([channel_groups, panel_groups], copies) = (self.groups, self.copies);
-        let copy = |i: usize| scratch.slice(self.threads * each + i * self.filter()..self.threads * each + (i + 1) * self.filter());
         let unit = |i: usize, thread: usize, blocks: Range<usize>, into: *mut f32, add: bool| {
             // SAFETY: each thread has its own part of the scratch memory.
             let (x_buffer, dy_buffer) = unsafe { scratch.part(thread * each..(thread + 1) * each) }.split_at_mut(x_floats);
@@ -158,17 +157,20 @@ impl FilterGrad {
         if copies == 1 {
             return cpu.pool.parts(units, |i, thread| unit(i, thread, 0..self.blocks.count(), dw.ptr(), dw.adds()));
         }
-        cpu.pool.parts(copies, |c, thread| {
-            (0..units).for_each(|i| unit(i, thread, share(self.blocks.count(), copies, c), copy(c).ptr(), false));
+        let rest = scratch.slice(self.threads * each..scratch.cols);
+        in_copies(cpu, rest, [copies, self.filter()], dw, |c, thread, into| {
+            (0..units).for_each(|i| unit(i, thread, share(self.blocks.count(), copies, c), into, false));
         });
-        let copies: Vec<&[f32]> = (0..copies).map(|c| copy(c).src().flat()).collect();
-        add_copies(cpu, &copies, dw);
     }
 }
 
-/// `dw (+)= the sum of the copies of a filter`, in order.
-pub(super) fn add_copies(cpu: &Cpu, copies: &[&[f32]], dw: Dst) {
-    cpu.pool.ranges(copies[0].len(), 1024, |range| {
+/// Runs `sum(i, thread, into)` for each of `count` copies of a filter of `floats` floats at the start of `scratch`, then
+/// `dw (+)= the sum of the copies`, in order.
+pub(super) fn in_copies(cpu: &Cpu, scratch: Dst, [count, floats]: [usize; 2], dw: Dst, sum: impl Fn(usize, usize, *mut f32) + Sync) {
+    let copy = |i: usize| scratch.slice(i * floats..(i + 1) * floats);
+    cpu.pool.parts(count, |i, thread| sum(i, thread, copy(i).ptr()));
+    let copies: Vec<&[f32]> = (0..count).map(|i| copy(i).src().flat()).collect();
+    cpu.pool.ranges(floats, 1024, |range| {
         // SAFETY: each range of the filter is written by one thread.
         let out = unsafe { std::slice::from_raw_parts_mut(dw.ptr().add(range.start), range.len()) };
         for (k, out) in range.zip(out) {

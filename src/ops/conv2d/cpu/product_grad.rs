@@ -1,4 +1,4 @@
-use super::filter_grad::add_copies;
+use super::filter_grad::{SMALL_FILTER, in_copies};
 use super::input::Input;
 use super::pack::panel_columns;
 use super::pairs::{PixelRow, pixel_pairs};
@@ -19,8 +19,6 @@ const DEPTH: [usize; 2] = [128, 256];
 const CHUNK: usize = 16;
 /// Input channels that a thread works on at a time.
 const CHANNELS: usize = 256;
-/// Floats of the largest filter that each thread sums into a copy of its own.
-const SMALL_FILTER: usize = 64 * 1024;
 
 /// `dw[k, c] = sum over pixels of x[.., k] * dy[.., c]`, planned: the filter gradient of a 1x1 convolution, and of a dense layer.
 ///
@@ -98,7 +96,6 @@ impl ProductGrad {
     pub fn run<'a>(&self, cpu: &Cpu, input: impl Into<Input<'a>>, dy: Src, dw: Dst, scratch: Dst) {
         let (input, [x_floats, dy_floats]) = (input.into(), self.buffers());
         let each = x_floats + dy_floats;
-        let copy = |i: usize| scratch.slice(self.threads * each + i * self.filter()..self.threads * each + (i + 1) * self.filter());
         let group = |i: usize, thread: usize, blocks: Range<usize>, into: *mut f32, add: bool| {
             // SAFETY: each thread has its own part of the scratch memory.
             let (x_buffer, dy_buffer) = unsafe { scratch.part(thread * each..(thread + 1) * each) }.split_at_mut(x_floats);
@@ -109,11 +106,10 @@ impl ProductGrad {
         if self.copies == 1 {
             return cpu.pool.parts(self.groups, |i, thread| group(i, thread, 0..self.blocks.count(), dw.ptr(), dw.adds()));
         }
-        cpu.pool.parts(self.copies, |c, thread| {
-            (0..self.groups).for_each(|i| group(i, thread, share(self.blocks.count(), self.copies, c), copy(c).ptr(), false));
+        let rest = scratch.slice(self.threads * each..scratch.cols);
+        in_copies(cpu, rest, [self.copies, self.filter()], dw, |c, thread, into| {
+            (0..self.groups).for_each(|i| group(i, thread, share(self.blocks.count(), self.copies, c), into, false));
         });
-        let copies: Vec<&[f32]> = (0..self.copies).map(|c| copy(c).src().flat()).collect();
-        add_copies(cpu, &copies, dw);
     }
 }
 
