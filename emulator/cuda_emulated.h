@@ -63,12 +63,17 @@ unsigned lane() __attribute__((const));
 
 void barrier(Where at);
 
-enum class Collective : uint8_t { SyncWarp, Shuffle, Ballot, Mma, LoadMatrix };
+enum class Collective : uint8_t { SyncWarp, Shuffle, Ballot, Mma, LoadMatrix, Product, ProductWait };
 struct Shuffle { unsigned value, result; unsigned source; };
 struct Ballot { bool vote; unsigned result; };
 enum class Tile : uint8_t { Bf16_16x8x16, Tf32_16x8x8 };
 struct Mma { Tile tile; float* d; const unsigned* a; const unsigned* b; const float* c; };
 struct LoadMatrix { unsigned* result; const void* row; int count; bool transposed; };
+// A matrix of bf16 in swizzled rows of 128 bytes: 64 of k for each m, or 64 neighbours along m for each k, `panel` bytes to the next 64.
+struct Swizzled { const char* start; int panel; bool k_inner; };
+// A warpgroup's product of 64 x 16 by 16 x `cols`: what it does for one warp, its 16 rows. It is carried out between now and the wait for
+// its group, a lane's sums in d.
+struct Product { float* d; Swizzled a, b; int cols; };
 // Waits for all lanes of `mask`, computes once for all of them.
 void collective(Collective kind, unsigned mask, void* operand, Where at);
 
@@ -82,6 +87,11 @@ void copy_async(void* to, const void* from, int size, int bytes, Where at);
 void copy_commit();
 // Waits until at most `pending` of the latest groups are on their way.
 void copy_wait(int pending);
+
+// Closes a group of products.
+void product_commit();
+// Lets products see what this thread has written to shared memory.
+void proxy_fence();
 
 // The ten bits of a tf32's significand, rounded to nearest, ties away from zero (cvt.rna.tf32.f32).
 inline unsigned round_tf32(float x) {

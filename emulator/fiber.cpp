@@ -162,6 +162,8 @@ void start_block(Block& b) {
         f.index = {i % n[0], i / n[0] % n[1], i / n[0] / n[1]};
         f.group = 0;
         f.copies.clear();
+        f.product_group = 0, f.fenced = 0;
+        f.products.clear();
         // The tops of the stacks are spread over the sets of the cache.
         f.stack = fresh_stack(b.stacks + (i + 1) * STACK - 64 - i * 320 % 4096, thread_main);
         make_ready(i);

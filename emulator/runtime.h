@@ -21,6 +21,14 @@ struct Copy {
     Where where;
 };
 
+// A product on its way, of the warp that the fiber belongs to; the first lane keeps it.
+struct Pending {
+    Swizzled a, b;
+    int cols, group;
+    float* sums[32];
+    Where where;
+};
+
 struct Fiber {
     uint3 index;
     void* stack; // the saved stack pointer while another fiber runs
@@ -31,6 +39,9 @@ struct Fiber {
     Where where;
     int group; // the cp.async group that is open
     std::vector<Copy> copies;
+    int product_group;
+    std::vector<Pending> products;
+    uint32_t fenced; // the epoch of its latest proxy fence
 };
 
 // What is known of one byte of memory: who wrote it last, who has read it since, and in which epochs. An epoch ends at a
@@ -140,4 +151,5 @@ void give_way();             // another ready fiber may run first
 void land(const Copy&);
 // shadow.cpp
 void shared_span(Block&);
+void product_access(const void*, size_t bytes, Where at); // a read by a warpgroup's product
 } // namespace emulated

@@ -172,6 +172,20 @@ void access(const void* address, size_t n, Access kind, Where at) {
     global_access(*b, p, n, kind, at);
 }
 
+// The running thread reads for its warp. What another thread wrote must have gone through that thread's proxy fence, and a barrier.
+void product_access(const void* address, size_t n, Where at) {
+    Block* b = current;
+    if (!b || !b->context->checked || b->failed) return;
+    const char* p = static_cast<const char*>(address);
+    if (p < b->shared_start || p >= b->shared_start + b->shared_bytes) fail("%s:%d: an operand of a product is not in shared memory", at.file, at.line);
+    access(address, n, Access::Read, at);
+    for (size_t i = 0; i < n; i++) {
+        const Cell& c = b->shared_cells[p + i - b->shared_start];
+        if (b->fibers[c.writer].fenced < c.write_epoch)
+            fail("%s:%d: a product reads shared memory that thread %u wrote, with no proxy fence after", at.file, at.line, c.writer);
+    }
+}
+
 void copy_async(void* to, const void* from, int size, int bytes, Where at) {
     if ((uintptr_t(to) | (bytes ? uintptr_t(from) : 0)) % size) fail("%s:%d: an address of cp.async is not aligned to %d bytes", at.file, at.line, size);
     if (bytes < 0 || bytes > size) fail("%s:%d: cp.async of %d bytes of %d", at.file, at.line, bytes, size);

@@ -4,7 +4,7 @@
 //
 // where x(m, k) is what output pixel k sees through tap (i, j). The filter is small and the pixels are many, so the sum over pixels
 // is cut into splits (blockIdx.y), a number that follows from the shape; their results lie in scratch memory and are added in order.
-#include "product.cuh"
+#include "warpgroup.cuh"
 
 template <class Math, class Tile, bool VEC, class T = typename Math::Element>
 __device__ __forceinline__ void conv2d_dw(
@@ -30,7 +30,7 @@ __device__ __forceinline__ void conv2d_dw(
 }
 
 #define CONV2D_DW(suffix, Math, Tile, VEC)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(Tile::THREADS) conv2d_dw_##suffix(                                             \
+    extern "C" __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) conv2d_dw_##suffix(                                             \
         const Math::Element* x, int x_pitch, const Math::Element* dy, int dy_pitch, float* dw, Window window, int images,       \
         int channels, Divisor by_channels, int filters, int pixels_per_split, int add) {                                        \
         conv2d_dw<Math, Tile, VEC>(x, x_pitch, dy, dy_pitch, dw, window, images, channels, by_channels, filters,                \

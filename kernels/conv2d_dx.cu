@@ -65,7 +65,7 @@ __device__ __forceinline__ void conv2d_dx(
 
 // One block is all that is asked for without vectors: a compiler that hopes for one more than fits spills a register or two for it.
 #define CONV2D_DX(suffix, Math, Tile, VEC)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(Tile::THREADS, VEC ? 0 : 1) conv2d_dx_##suffix(                                \
+    extern "C" __global__ void __launch_bounds__(Tile::THREADS, VEC ? Tile::BLOCKS : 1) conv2d_dx_##suffix(                                \
         const Math::Element* dy, int dy_pitch, const Math::Element* w, Math::Element* dx, int dx_pitch, Window window,          \
         int images, int channels, int filters, Divisor by_filters, int add, const Math::Element* x, int x_pitch,                \
         Beyond beyond) {                                                                                                        \

@@ -5,7 +5,7 @@
 // order. A second kernel adds up the parts in double precision. So the bits follow from the results alone and not from the tile
 // that a launch chose. src/device/cuda/epilogue.rs is the Rust side.
 #pragma once
-#include "product.cuh"
+#include "warpgroup.cuh"
 
 constexpr int PART = 64, RUN = 16;
 

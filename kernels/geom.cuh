@@ -18,6 +18,6 @@ struct Window {
     int pad_top, pad_left;
     int in_h, in_w;
     int out_h, out_w;
-    Divisor by_out_w, by_out_pixels; // out_w, out_h * out_w
+    Divisor by_out_w, by_out_pixels, by_kernel_w; // out_w, out_h * out_w, kernel_w
 };
-static_assert(sizeof(Window) == 56, "as declared in src/ops/window.rs");
+static_assert(sizeof(Window) == 64, "as declared in src/ops/window.rs");

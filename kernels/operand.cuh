@@ -46,7 +46,7 @@ template <class T> struct Patches {
     }
 
     __device__ __forceinline__ typename Image<T>::Tap tap(int k) const {
-        const int tap = quotient(k, by_channels), row = tap / window.kernel_w;
+        const int tap = quotient(k, by_channels), row = quotient(tap, window.by_kernel_w);
         return {row < window.kernel_h ? row : OUTSIDE, tap - row * window.kernel_w, k - tap * channels};
     }
 };
@@ -107,6 +107,12 @@ struct Lattice {
         rows = max(ceil_div(g.in_h - row, g.stride_h), 0), cols = max(ceil_div(g.in_w - col, g.stride_w), 0);
     }
 
+    // The row of a tap of the class.
+    __device__ __forceinline__ int row_of(int tap) const {
+        if (window.stride_w == 1) return quotient(tap, window.by_kernel_w);
+        return taps_w > 0 ? tap / taps_w : 0;
+    }
+
     // Image and class coordinates of the m-th pixel.
     __device__ __forceinline__ void split(int m, int& image, int& a, int& b) const {
         image = m / (rows * cols);
@@ -129,7 +135,7 @@ struct ClassTap {
 };
 
 __device__ __forceinline__ ClassTap class_tap(const Lattice& l, int k, int channels, Divisor by_channels) {
-    const int tap = quotient(k, by_channels), row = l.taps_w > 0 ? tap / l.taps_w : 0;
+    const int tap = quotient(k, by_channels), row = l.row_of(tap);
     return {row < l.taps_h && l.taps_w > 0 ? row : OUTSIDE, tap - row * l.taps_w, k - tap * channels};
 }
 

@@ -9,12 +9,12 @@
 #include "operand.cuh"
 #include "tile.cuh"
 
-extern __shared__ __align__(16) unsigned char smem_raw[];
+extern __shared__ __align__(1024) unsigned char smem_raw[];
 
 // Sizes of a block's work.
 template <int BM_, int BN_, int WM_, int WN_, int STAGES_> struct Tile {
     static constexpr int BM = BM_, BN = BN_, WM = WM_, WN = WN_, STAGES = STAGES_;
-    static constexpr int THREADS = BM / WM * (BN / WN) * 32;
+    static constexpr int THREADS = BM / WM * (BN / WN) * 32, BLOCKS = 0; // as many blocks as fit a multiprocessor
     static constexpr int PITCH = BN + 4; // floats from row to row of the results in shared memory
 };
 
@@ -239,42 +239,52 @@ template <class Math, class Tile, class A, class B> struct Ring {
     static constexpr int STAGE = SA::ELEMENTS + SB::ELEMENTS;
 };
 
+// Leaves the sums over first <= k < last of a(m, k) b(k, n) of a block's tile in shared memory, as floats [BM][PITCH]. All threads have to
+// meet before these are read. warpgroup.cuh has another for the arithmetic of that name.
+template <class Math, class Tile, bool VEC> struct Multiply {
+    template <class A, class B>
+    static __device__ __forceinline__ void run(const A& a, const B& b, int m0, int n0, int first, int last) {
+        using R = Ring<Math, Tile, A, B>;
+        using T = typename Math::Element;
+        T* ring = reinterpret_cast<T*>(smem_raw); // [STAGES][a's slab, b's slab]
+        const Loader<Math, Tile::BM, A, Tile::THREADS, VEC> left(a, m0);
+        const Loader<Math, Tile::BN, B, Tile::THREADS, VEC> right(b, n0);
+        const int steps = last > first ? ceil_div(last - first, Math::BK) : 0;
+        auto load = [&](int step) {
+            if (step < steps) {
+                T* stage = ring + step % Tile::STAGES * R::STAGE;
+                left.load(stage, first + step * Math::BK);
+                right.load(stage + R::SA::ELEMENTS, first + step * Math::BK);
+            }
+            cp_async_commit();
+        };
+        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        const int m = warp % (Tile::BM / Tile::WM) * Tile::WM, n = warp / (Tile::BM / Tile::WM) * Tile::WN;
+        typename Math::template Sums<Tile::WM, Tile::WN> sums;
+#pragma unroll
+        for (int step = 0; step < Tile::STAGES - 1; step++) load(step);
+        for (int step = 0; step < steps; step++) {
+            cp_async_wait<Tile::STAGES - 2>();
+            __syncthreads(); // this slab has landed for all, and all are done with the one before
+            load(step + Tile::STAGES - 1);
+            const T* stage = ring + step % Tile::STAGES * R::STAGE;
+            sums.add(typename R::SA{stage}, typename R::SB{stage + R::SA::ELEMENTS}, m, n, lane);
+        }
+        cp_async_wait<0>();
+        __syncthreads();
+        float* results = reinterpret_cast<float*>(smem_raw);
+        sums.template put<typename R::SA, typename R::SB>(results + m * Tile::PITCH + n, Tile::PITCH, lane);
+    }
+};
+
 // Results (m0.., n0..) of the sum over first <= k < last of a(m, k) b(k, n). `finish(row, col, sums)` receives W neighbouring
 // results of the tile; results beyond the matrix are among them. With `keep` the tile then holds what `finish` left there, for
 // epilogue.cuh.
 template <class Math, class Tile, bool VEC, int W, class A, class B, class Finish>
 __device__ __forceinline__ void product(const A& a, const B& b, int m0, int n0, int first, int last, Finish finish, bool keep = false) {
-    using R = Ring<Math, Tile, A, B>;
-    using T = typename Math::Element;
-    T* ring = reinterpret_cast<T*>(smem_raw); // [STAGES][a's slab, b's slab]
-    const Loader<Math, Tile::BM, A, Tile::THREADS, VEC> left(a, m0);
-    const Loader<Math, Tile::BN, B, Tile::THREADS, VEC> right(b, n0);
-    const int steps = last > first ? ceil_div(last - first, Math::BK) : 0;
-    auto load = [&](int step) {
-        if (step < steps) {
-            T* stage = ring + step % Tile::STAGES * R::STAGE;
-            left.load(stage, first + step * Math::BK);
-            right.load(stage + R::SA::ELEMENTS, first + step * Math::BK);
-        }
-        cp_async_commit();
-    };
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int m = warp % (Tile::BM / Tile::WM) * Tile::WM, n = warp / (Tile::BM / Tile::WM) * Tile::WN;
-    typename Math::template Sums<Tile::WM, Tile::WN> sums;
-#pragma unroll
-    for (int step = 0; step < Tile::STAGES - 1; step++) load(step);
-    for (int step = 0; step < steps; step++) {
-        cp_async_wait<Tile::STAGES - 2>();
-        __syncthreads(); // this slab has landed for all, and all are done with the one before
-        load(step + Tile::STAGES - 1);
-        const T* stage = ring + step % Tile::STAGES * R::STAGE;
-        sums.add(typename R::SA{stage}, typename R::SB{stage + R::SA::ELEMENTS}, m, n, lane);
-    }
-    cp_async_wait<0>();
+    Multiply<Math, Tile, VEC>::run(a, b, m0, n0, first, last);
     __syncthreads();
     float* results = reinterpret_cast<float*>(smem_raw); // [BM][PITCH]
-    sums.template put<typename R::SA, typename R::SB>(results + m * Tile::PITCH + n, Tile::PITCH, lane);
-    __syncthreads();
     for (int i = threadIdx.x * W; i < Tile::BM * Tile::BN; i += Tile::THREADS * W) {
         const int row = i / Tile::BN, col = i % Tile::BN;
         Floats<W> pack;
@@ -316,4 +326,10 @@ using SmallExact = Tile<64, 32, 16, 32, 4>;
     NAME(bf16_128x64, Bf16, Tall, true)                                                                                         \
     NAME(bf16_128x32, Bf16, Narrow, true)                                                                                       \
     NAME(bf16_64x32, Bf16, Small, true)                                                                                         \
-    NAME(bf16_any, Bf16, Small, false)
+    NAME(bf16_any, Bf16, Small, false)                                                                                          \
+    NAME(bf16_warpgroup_256x128, Warpgroup, Giant, true)                                                                        \
+    NAME(bf16_warpgroup_128x128, Warpgroup, Square, true)                                                                       \
+    NAME(bf16_warpgroup_128x64, Warpgroup, Column, true)                                                                        \
+    NAME(bf16_warpgroup_64x64, Warpgroup, Little, true)                                                                         \
+    NAME(bf16_warpgroup_128x32, Warpgroup, Strip, true)                                                                         \
+    NAME(bf16_warpgroup_64x32, Warpgroup, Least, true)

@@ -54,6 +54,61 @@ __device__ __forceinline__ unsigned round_tf32(unsigned float_bits) {
     return bits;
 }
 
+// ---- Hopper: products that a warpgroup, four warps, computes from shared memory while it goes on.
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define HOPPER(...) asm volatile(__VA_ARGS__)
+#else
+#define HOPPER(...) __trap() // never launched on another chip
+#endif
+
+// Makes this thread's writes to shared memory visible to the tensor cores of a warpgroup, once a barrier has followed.
+__device__ __forceinline__ void proxy_fence() { HOPPER("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// A matrix in shared memory, 1024-byte aligned, in rows of 128 bytes whose 16-byte chunks are swizzled: chunk c of row r lies at c ^ r % 8.
+// Either a row holds 64 steps of k of one m (or n), or it holds 64 neighbours along m of one k, with `panel` bytes to the next 64.
+struct SharedMatrix {
+    uint64_t descriptor; // PTX ISA, "Matrix descriptor": address, distance of panels, distance of eight rows, swizzle of 128 bytes
+    __device__ __forceinline__ SharedMatrix(const void* start, int panel)
+        : descriptor((uint64_t)(shared_address(start) >> 4) | (uint64_t)(panel >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | 1ull << 62) {}
+    // The matrix that starts so many bytes on.
+    __device__ __forceinline__ SharedMatrix from(int bytes) const {
+        SharedMatrix m = *this;
+        m.descriptor += bytes >> 4;
+        return m;
+    }
+};
+
+// Lets the products that follow use the sums as they are in registers.
+__device__ __forceinline__ void warpgroup_arrive() { HOPPER("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Closes a group of products.
+__device__ __forceinline__ void warpgroup_commit() { HOPPER("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+// Waits until at most `LATER` groups of products are under way.
+template <int LATER> __device__ __forceinline__ void warpgroup_wait() {
+    HOPPER("wgmma.wait_group.sync.aligned %0;" ::"n"(LATER) : "memory");
+}
+
+#define SUMS_8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define SUMS_16(d, i) SUMS_8(d, i), SUMS_8(d, i + 8)
+#define SUMS_32(d, i) SUMS_16(d, i), SUMS_16(d, i + 16)
+#define SUMS_64(d, i) SUMS_32(d, i), SUMS_32(d, i + 32)
+#define NAMES_16 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+#define NAMES_32 NAMES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define NAMES_64 NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+
+// d[64,N] += a[64,16] b[16,N] in bf16 with f32 sums. Warp w of the warpgroup has rows 16 w..16 w + 15, and for each eight columns
+// j the numbers d[4j..] as mma_bf16 has them. A and B say whether k is the inner index of a and b in memory.
+template <int N, bool A, bool B> __device__ __forceinline__ void warpgroup_mma(float (&d)[N / 2], SharedMatrix a, SharedMatrix b) {
+#define WARPGROUP_MMA(n, names, sums, a_desc, b_desc, a_turned, b_turned)                                                       \
+    HOPPER("wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" names "}, " a_desc ", " b_desc ", 1, 1, 1, "      \
+                 a_turned ", " b_turned ";" : sums : "l"(a.descriptor), "l"(b.descriptor), "n"(!A), "n"(!B))
+    static_assert(N == 32 || N == 64 || N == 128, "columns that there is an instance for");
+    if constexpr (N == 32) WARPGROUP_MMA(32, NAMES_16, SUMS_16(d, 0), "%16", "%17", "%18", "%19");
+    if constexpr (N == 64) WARPGROUP_MMA(64, NAMES_32, SUMS_32(d, 0), "%32", "%33", "%34", "%35");
+    if constexpr (N == 128) WARPGROUP_MMA(128, NAMES_64, SUMS_64(d, 0), "%64", "%65", "%66", "%67");
+#undef WARPGROUP_MMA
+}
+
 #else // the emulator's twins
 
 EMULATED_INLINE void cp_async_16(void* to, const void* from, int bytes, EMULATED_HERE) { emulated::copy_async(to, from, 16, bytes, at); }
@@ -77,5 +132,23 @@ EMULATED_INLINE void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsig
     emulated::collective(emulated::Collective::Mma, ~0u, &mma, at);
 }
 EMULATED_INLINE unsigned round_tf32(unsigned float_bits) { return emulated::round_tf32(__uint_as_float(float_bits)); }
+
+EMULATED_INLINE void proxy_fence() { emulated::proxy_fence(); }
+struct SharedMatrix {
+    const char* start;
+    int panel;
+    EMULATED_INLINE SharedMatrix(const void* start, int panel) : start(static_cast<const char*>(start)), panel(panel) {}
+    EMULATED_INLINE SharedMatrix from(int bytes) const { return {start + bytes, panel}; }
+};
+EMULATED_INLINE void warpgroup_arrive() {}
+EMULATED_INLINE void warpgroup_commit() { emulated::product_commit(); }
+template <int LATER> EMULATED_INLINE void warpgroup_wait(EMULATED_HERE) {
+    int later = LATER;
+    emulated::collective(emulated::Collective::ProductWait, ~0u, &later, at);
+}
+template <int N, bool A, bool B> EMULATED_INLINE void warpgroup_mma(float (&d)[N / 2], SharedMatrix a, SharedMatrix b, EMULATED_HERE) {
+    emulated::Product product{d, {a.start, a.panel, A}, {b.start, b.panel, B}, N};
+    emulated::collective(emulated::Collective::Product, ~0u, &product, at);
+}
 
 #endif

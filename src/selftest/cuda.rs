@@ -28,7 +28,13 @@ const WAYS: [How; 6] = {
 };
 
 /// How the emulated driver runs kernels: the last two without checks, for what is asked of bits alone, on many multiprocessors and on one.
-const MANNERS: [Manner; 4] = [Manner::CHECKED, Manner::CHECKED_OTHERWISE, Manner::FAST, Manner { processors: 1, ..Manner::FAST }];
+const MANNERS: [Manner; 5] = [
+    Manner::CHECKED,
+    Manner::CHECKED_OTHERWISE,
+    Manner::CHECKED_SMALLEST,
+    Manner::FAST,
+    Manner { processors: 1, ..Manner::FAST },
+];
 
 /// Bytes of an input that is sent ahead: emulated, and on a GPU, where it should take a while.
 const MESSAGE: usize = 70_001;
@@ -42,8 +48,10 @@ pub fn emulated(cases: &[Case], progress: &dyn Fn(usize, usize)) -> Result<Repor
     let check = |case: &Case, devices: &[Cuda]| {
         let mut rows = Vec::new();
         for how in WAYS {
-            let [checked, otherwise, many, one] = devices else { unreachable!("a device for each manner") };
-            for device in [checked, otherwise, many] {
+            let [checked, otherwise, smallest, many, one] = devices else { unreachable!("a device for each manner") };
+            // Only convolutions in bf16 have kernels of their own on Hopper.
+            let others = (how.precision == Precision::Bf16 && case.op.name().starts_with("conv2d")).then_some(smallest);
+            for device in [checked, otherwise, many].into_iter().chain(others) {
                 rows.extend(run::check(case, device, how, Fault::None)?);
             }
             rows.extend(equal::check(case, many, how)?);

@@ -110,6 +110,9 @@ pub trait Driver {
     /// settle which one runs.
     fn processors(&self) -> usize;
 
+    /// Whether it has Hopper's products of warpgroups, which no other chip has.
+    fn warpgroups(&self) -> bool;
+
     /// Whether it wants to know the regions of each launch.
     fn checks(&self) -> bool;
 

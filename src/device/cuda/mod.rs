@@ -64,6 +64,11 @@ impl Cuda {
         self.driver.processors()
     }
 
+    /// Whether this chip has Hopper's products of warpgroups.
+    pub fn warpgroups(&self) -> bool {
+        self.driver.warpgroups()
+    }
+
     /// The driver of the device.
     pub fn driver(&self) -> &dyn Driver {
         &*self.driver

@@ -34,6 +34,7 @@ pub struct Window {
     output: [i32; 2],
     by_out_w: Divisor,
     by_out_pixels: Divisor,
+    by_kernel_w: Divisor,
 }
 kernel_struct!(Window);
 
@@ -50,6 +51,7 @@ impl Window {
             output: ints(geom.output),
             by_out_w: Divisor::by(out_w),
             by_out_pixels: Divisor::by(out_h * out_w),
+            by_kernel_w: Divisor::by(geom.kernel[1]),
         }
     }
 }

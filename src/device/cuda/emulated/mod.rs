@@ -49,21 +49,29 @@ pub struct Manner {
     pub memory: u64,
     /// Multiprocessors that it says to have: kernels take larger tiles where there are few.
     pub processors: usize,
+    /// Whether it has Hopper's products of warpgroups.
+    pub warpgroups: bool,
 }
 
 /// What sm_86, sm_89 and sm_120 give to a block; sm_80 has 163 KiB, sm_90 227 KiB.
 const SMALLEST_SHARED: u32 = 99 << 10;
 
+/// What sm_90 gives to a block.
+const HOPPER_SHARED: u32 = 227 << 10;
+
 impl Manner {
-    /// All checks, threads in ascending order, copies as late as they may.
+    /// All checks, threads in ascending order, copies and products of warpgroups as late as they may.
     pub const CHECKED: Manner = Manner {
         build: Build::Checked,
         order: Order::Ascending,
         landing: Landing::AtWait,
-        shared_limit: SMALLEST_SHARED,
+        shared_limit: HOPPER_SHARED,
         memory: 4 << 30,
         processors: 1,
+        warpgroups: true,
     };
+    /// The same on the smallest chip.
+    pub const CHECKED_SMALLEST: Manner = Manner { shared_limit: SMALLEST_SHARED, warpgroups: false, ..Manner::CHECKED };
     /// All checks on a chip with many multiprocessors, threads and blocks in descending order, copies at once.
     pub const CHECKED_OTHERWISE: Manner = Manner { order: Order::Descending, landing: Landing::AtOnce, processors: 132, ..Manner::CHECKED };
     /// No checks but guard zones, threads in random order, copies at once.
@@ -296,6 +304,10 @@ impl Driver for Emulated {
 
     fn free_memory(&self) -> Option<u64> {
         Some(self.manner.memory - self.held.borrow().values().sum::<u64>())
+    }
+
+    fn warpgroups(&self) -> bool {
+        self.manner.warpgroups
     }
 
     fn checks(&self) -> bool {

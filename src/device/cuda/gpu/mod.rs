@@ -155,6 +155,10 @@ impl Driver for Gpu {
         self.found.multiprocessors as usize
     }
 
+    fn warpgroups(&self) -> bool {
+        self.found.compute_capability == (9, 0) && std::env::var_os("DEFROST_NOWG").is_none()
+    }
+
     fn checks(&self) -> bool {
         false
     }

@@ -19,13 +19,15 @@ macro_rules! table {
                     channels: i32, by_channels: Divisor, filters: i32, pixels_per_split: i32, add: i32);
             )*)*
         }
-        const KERNELS: [[Kernel<Arguments>; 5]; 3] = [$([$($name),*]),*];
+        const KERNELS: [&[Kernel<Arguments>]; 4] = [$(&[$($name),*]),*];
     };
 }
 table! {
     [conv2d_dw_f32_128x128, conv2d_dw_f32_128x64, conv2d_dw_f32_128x32, conv2d_dw_f32_64x32, conv2d_dw_f32_any]: f32;
     [conv2d_dw_tf32_128x128, conv2d_dw_tf32_128x64, conv2d_dw_tf32_128x32, conv2d_dw_tf32_64x32, conv2d_dw_tf32_any]: f32;
     [conv2d_dw_bf16_128x128, conv2d_dw_bf16_128x64, conv2d_dw_bf16_128x32, conv2d_dw_bf16_64x32, conv2d_dw_bf16_any]: bf16;
+    [conv2d_dw_bf16_warpgroup_256x128, conv2d_dw_bf16_warpgroup_128x128, conv2d_dw_bf16_warpgroup_128x64,
+     conv2d_dw_bf16_warpgroup_64x64, conv2d_dw_bf16_warpgroup_128x32, conv2d_dw_bf16_warpgroup_64x32]: bf16;
 }
 
 /// Tiles of 64 x 64 results and splits together that keep a large GPU busy: two rounds of small blocks on some 130 processors.

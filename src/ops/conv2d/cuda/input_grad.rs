@@ -31,13 +31,15 @@ macro_rules! table {
             fn $name(dy: *const $number, dy_pitch: i32, w: *const $number, dx: *mut $number, dx_pitch: i32, window: Window, images: i32,
                 channels: i32, filters: i32, by_filters: Divisor, add: i32, x: *const $number, x_pitch: i32, beyond: Beyond);
         )*)* }
-        const KERNELS: [[Kernel<Arguments>; 5]; 3] = [$([$($name),*]),*];
+        const KERNELS: [&[Kernel<Arguments>]; 4] = [$(&[$($name),*]),*];
     };
 }
 table! {
     [conv2d_dx_f32_128x128, conv2d_dx_f32_128x64, conv2d_dx_f32_128x32, conv2d_dx_f32_64x32, conv2d_dx_f32_any]: f32;
     [conv2d_dx_tf32_128x128, conv2d_dx_tf32_128x64, conv2d_dx_tf32_128x32, conv2d_dx_tf32_64x32, conv2d_dx_tf32_any]: f32;
     [conv2d_dx_bf16_128x128, conv2d_dx_bf16_128x64, conv2d_dx_bf16_128x32, conv2d_dx_bf16_64x32, conv2d_dx_bf16_any]: bf16;
+    [conv2d_dx_bf16_warpgroup_256x128, conv2d_dx_bf16_warpgroup_128x128, conv2d_dx_bf16_warpgroup_128x64,
+     conv2d_dx_bf16_warpgroup_64x64, conv2d_dx_bf16_warpgroup_128x32, conv2d_dx_bf16_warpgroup_64x32]: bf16;
 }
 
 impl Conv2dDx {

@@ -1,7 +1,7 @@
 //! The matrix products of `kernels/product.cuh`: which tile of which arithmetic, on how many blocks.
 //!
 //! All three ops of the family are one product with other operands; see the formula at the head of each `.cu`. A kernel exists
-//! for each arithmetic and each of five tiles, the last for operands that cannot be read in vectors of 16 bytes.
+//! for each arithmetic and each of its tiles, one of them for operands that cannot be read in vectors of 16 bytes.
 
 mod filter_grad;
 mod forward;
@@ -28,11 +28,14 @@ enum Arithmetic {
     Exact,
     Tf32,
     Bf16,
+    /// bf16 on Hopper: `Warpgroup` in warpgroup.cuh.
+    Warpgroup,
 }
 
 impl Arithmetic {
-    fn of(dtype: DType, math: Math) -> Self {
+    fn of(cuda: &Cuda, dtype: DType, math: Math, vectors: bool) -> Self {
         match (dtype, math) {
+            (DType::Bf16, _) if vectors && cuda.warpgroups() => Arithmetic::Warpgroup,
             (DType::Bf16, _) => Arithmetic::Bf16,
             (_, Math::Tf32) => Arithmetic::Tf32,
             (_, Math::Full) => Arithmetic::Exact,
@@ -40,51 +43,85 @@ impl Arithmetic {
         }
     }
 
-    /// Bytes of an operand's element, steps of k of a slab, and elements by which a row of a slab is padded where k is the outer
-    /// index: `Math` in product.cuh.
-    fn slab(self) -> (usize, usize, usize) {
+    fn tiles(self) -> &'static [Tile] {
         match self {
-            Arithmetic::Exact => (4, 16, 4),
-            Arithmetic::Tf32 => (4, 16, 8),
-            Arithmetic::Bf16 => (2, 32, 8),
+            Arithmetic::Exact => &EXACT,
+            Arithmetic::Tf32 | Arithmetic::Bf16 => &TENSOR,
+            Arithmetic::Warpgroup => &WARPGROUP,
+        }
+    }
+
+    /// Bytes of `extent` x k elements in shared memory, where k is the inner index and where it is not: `Slab` in product.cuh and
+    /// `SwizzledSlab` in warpgroup.cuh.
+    fn slab(self, extent: usize, k_inner: bool) -> usize {
+        let padded = |size: usize, depth: usize, pad: usize| {
+            size * if k_inner { extent * (depth + 16 / size) } else { depth * (extent + pad) }
+        };
+        match self {
+            Arithmetic::Exact => padded(4, 16, 4),
+            Arithmetic::Tf32 => padded(4, 16, 8),
+            Arithmetic::Bf16 => padded(2, 32, 8),
+            Arithmetic::Warpgroup => 128 * if k_inner { extent } else { extent.div_ceil(64) * 64 },
         }
     }
 }
 
-/// A block's share of the results: `Tile` in product.cuh.
+/// A block's share of the results: `Tile` in product.cuh, `WarpgroupTile` in warpgroup.cuh.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Tile {
     rows: usize,
     cols: usize,
-    /// Threads and slabs in flight, in the exact arithmetic and on tensor cores.
-    threads: [u32; 2],
-    stages: [usize; 2],
+    threads: u32,
+    /// Slabs in flight.
+    stages: usize,
     /// Speed per result against that of the largest tile when all processors are busy: small tiles read more for each result.
     speed: f64,
+    /// Blocks that share a processor.
+    together: usize,
 }
 
-const TILES: [Tile; 5] = [
-    Tile { rows: 128, cols: 128, threads: [256, 128], stages: [3, 3], speed: 1.0 },
-    Tile { rows: 128, cols: 64, threads: [128, 128], stages: [3, 4], speed: 0.85 },
-    Tile { rows: 128, cols: 32, threads: [128, 128], stages: [4, 4], speed: 0.65 },
-    Tile { rows: 64, cols: 32, threads: [128, 128], stages: [4, 4], speed: 0.5 },
-    Tile { rows: 64, cols: 32, threads: [128, 128], stages: [4, 4], speed: 0.5 },
+const fn tile(rows: usize, cols: usize, threads: u32, stages: usize, speed: f64, together: usize) -> Tile {
+    Tile { rows, cols, threads, stages, speed, together }
+}
+
+/// The last tile of these two serves operands without vectors.
+const EXACT: [Tile; 5] = [
+    tile(128, 128, 256, 3, 1.0, 1),
+    tile(128, 64, 128, 3, 0.85, 1),
+    tile(128, 32, 128, 4, 0.65, 1),
+    tile(64, 32, 128, 4, 0.5, 1),
+    tile(64, 32, 128, 4, 0.5, 1),
+];
+const TENSOR: [Tile; 5] = [
+    tile(128, 128, 128, 3, 1.0, 1),
+    tile(128, 64, 128, 4, 0.85, 1),
+    tile(128, 32, 128, 4, 0.65, 1),
+    tile(64, 32, 128, 4, 0.5, 1),
+    tile(64, 32, 128, 4, 0.5, 1),
+];
+const WARPGROUP: [Tile; 6] = [
+    tile(256, 128, 256, 4, 1.0, 1),
+    tile(128, 128, 256, 3, 0.85, 2),
+    tile(128, 64, 256, 4, 0.7, 2),
+    tile(64, 64, 128, 4, 0.55, 3),
+    tile(128, 32, 256, 4, 0.45, 2),
+    tile(64, 32, 128, 4, 0.35, 3),
 ];
 
 /// The tile for operands without vectors.
 const ANY: usize = 4;
 
-/// The tile that computes `layers` matrices of `rows` x `cols` results soonest on so many processors, each busy with one tile at
-/// a time: a whole number of rounds. Tiles differ in speed alone: the sum behind a result always goes over k in the same order.
-fn pick([rows, cols, layers]: [usize; 3], vectors: bool, processors: usize) -> usize {
-    if !vectors {
-        return ANY;
-    }
+/// The tile that computes `layers` matrices of `rows` x `cols` results soonest on so many processors: a whole number of rounds, in each of
+/// which a processor is busy with as many blocks as fit. Tiles differ in speed alone: the sum behind a result always goes over k in the
+/// same order.
+fn pick(tiles: &[Tile], [rows, cols, layers]: [usize; 3], processors: usize) -> usize {
     let time = |t: &Tile| {
-        let rounds = (layers * rows.div_ceil(t.rows) * cols.div_ceil(t.cols)).div_ceil(processors);
-        (rounds * t.rows * t.cols) as f64 / t.speed
+        let blocks = (layers * rows.div_ceil(t.rows) * cols.div_ceil(t.cols)).div_ceil(processors);
+        let alone = 1.0 / (1.0 + 0.5 * (t.together - 1) as f64);
+        let rounds = (blocks / t.together) as f64 + if blocks % t.together > 0 { alone.max((blocks % t.together) as f64 / t.together as f64) } else { 0.0 };
+        rounds * (t.together * t.rows * t.cols) as f64 / t.speed
     };
-    (0..ANY).min_by(|&a, &b| time(&TILES[a]).total_cmp(&time(&TILES[b]))).expect("there are tiles")
+    (0..tiles.len()).min_by(|&a, &b| time(&tiles[a]).total_cmp(&time(&tiles[b]))).expect("there are tiles")
 }
 
 /// One launch: the kernel's place in its table, and the numbers that follow from the tile.
@@ -97,35 +134,41 @@ impl Product {
     /// The product of `[rows, cols, layers]` results. `operands` are all that it reads and writes in vectors.
     fn new(cuda: &Cuda, math: Math, size: [usize; 3], operands: &[&Matrix]) -> Self {
         let vectors = operands.iter().all(|m| m.packs());
-        Product { arithmetic: Arithmetic::of(operands[0].dtype, math), tile: pick(size, vectors, cuda.processors()) }
+        let arithmetic = Arithmetic::of(cuda, operands[0].dtype, math, vectors);
+        let tiles = arithmetic.tiles();
+        let tile = match (arithmetic, vectors) {
+            (Arithmetic::Warpgroup, _) => std::env::var("DEFROST_TILE").ok().and_then(|t| t.parse().ok()).unwrap_or_else(|| pick(tiles, size, cuda.processors())),
+            (_, true) => pick(&tiles[..ANY], size, cuda.processors()),
+            (_, false) => ANY,
+        };
+        Product { arithmetic, tile }
     }
 
     /// The kernel of a table `[arithmetic][tile]`.
-    fn kernel<K: Copy>(&self, table: &[[K; TILES.len()]; 3]) -> K {
+    fn kernel<K: Copy>(&self, table: &[&[K]; 4]) -> K {
         table[self.arithmetic as usize][self.tile]
     }
 
-    fn variant(&self) -> usize {
-        usize::from(self.arithmetic != Arithmetic::Exact)
+    fn tile(&self) -> &'static Tile {
+        &self.arithmetic.tiles()[self.tile]
     }
 
     /// Threads of a block.
     fn threads(&self) -> u32 {
-        TILES[self.tile].threads[self.variant()]
+        self.tile().threads
     }
 
     /// Blocks that cover `rows` x `cols` results.
     fn blocks(&self, rows: usize, cols: usize) -> usize {
-        rows.div_ceil(TILES[self.tile].rows) * cols.div_ceil(TILES[self.tile].cols)
+        rows.div_ceil(self.tile().rows) * cols.div_ceil(self.tile().cols)
     }
 
     /// Bytes of shared memory of a block: the ring of slabs or the tile of results, whichever is larger. `k_inner` says of either
     /// operand whether neighbours in memory differ in k.
     fn shared(&self, k_inner: [bool; 2]) -> usize {
-        let (tile, (size, depth, pad)) = (&TILES[self.tile], self.arithmetic.slab());
-        let slab = |extent: usize, k_inner: bool| if k_inner { extent * (depth + 16 / size) } else { depth * (extent + pad) };
-        let stage = (slab(tile.rows, k_inner[0]) + slab(tile.cols, k_inner[1])) * size;
-        (stage * tile.stages[self.variant()]).max(tile.rows * (tile.cols + 4) * 4)
+        let tile = self.tile();
+        let stage = self.arithmetic.slab(tile.rows, k_inner[0]) + self.arithmetic.slab(tile.cols, k_inner[1]);
+        (stage * tile.stages).max(tile.rows * (tile.cols + 4) * 4)
     }
 }
 
@@ -135,14 +178,10 @@ mod tests {
 
     #[test]
     fn small_products_get_small_tiles() {
-        let tile = |rows, cols, vectors| pick([rows, cols, 1], vectors, 132);
-        assert_eq!(tile(100_000, 512, true), 0);
-        assert_eq!(tile(100_000, 64, true), 1);
-        assert_eq!(tile(100_000, 32, true), 2);
-        assert_eq!(tile(784, 32, true), 3);
-        assert_eq!(tile(100_000, 512, false), ANY);
+        let tile = |rows, cols| pick(&TENSOR[..ANY], [rows, cols, 1], 132);
+        assert_eq!([tile(100_000, 512), tile(100_000, 64), tile(100_000, 32), tile(784, 32)], [0, 1, 2, 3]);
         // On one processor, as the emulated driver has, cases of modest size reach every tile.
-        let tile = |rows, cols| pick([rows, cols, 1], true, 1);
+        let tile = |rows, cols| pick(&TENSOR[..ANY], [rows, cols, 1], 1);
         assert_eq!([tile(144, 104), tile(130, 56), tile(70, 32), tile(9, 32)], [0, 1, 2, 3]);
     }
 }
