@@ -91,62 +91,6 @@ static void load_matrices(Block& b, Fiber* warp) {
     }
 }
 
-// Element (i, k) of a swizzled matrix: bits 4 to 6 of the address are those of the plain layout xor bits 7 to 9.
-static const uint16_t* element(const Swizzled& m, int i, int k) {
-    int plain = m.k_inner ? i * 128 + k * 2 : i / 64 * m.panel + k * 128 + i % 64 * 2;
-    uintptr_t at = reinterpret_cast<uintptr_t>(m.start) + plain;
-    return reinterpret_cast<const uint16_t*>(at ^ (at >> 7 & 7) << 4);
-}
-
-// Reads `rows` x 16 of a matrix, from row `first` on, checking every 16 bytes once.
-static void read_swizzled(const Swizzled& m, int first, int rows, float (*to)[16], Where at) {
-    for (int i = 0; i < rows; i++) {
-        for (int k = 0; k < 16; k++) {
-            const uint16_t* p = element(m, first + i, k);
-            if ((m.k_inner ? k : i) % 8 == 0) product_access(p, 16, at);
-            to[i][k] = std::bit_cast<float>(unsigned(*p) << 16);
-        }
-    }
-}
-
-// Carries a warp's part of a product out: 16 rows of a by all columns of b.
-static void multiply_swizzled(unsigned warp, const Pending& p) {
-    static thread_local float a[16][16], b[256][16];
-    read_swizzled(p.a, warp % 4 * 16, 16, a, p.where);
-    read_swizzled(p.b, 0, p.cols, b, p.where);
-    for (int lane = 0; lane < 32; lane++) {
-        for (int i = 0; i < p.cols / 2; i++) {
-            int row = lane / 4 + i / 2 % 2 * 8, col = i / 4 * 8 + lane % 4 * 2 + i % 2;
-            float sum = p.sums[lane][i];
-            for (int k = 0; k < 16; k++) sum += a[row][k] * b[col][k];
-            p.sums[lane][i] = sum;
-        }
-    }
-}
-
-static void begin_product(Block& b, unsigned warp, Fiber* lanes) {
-    const auto& first = *static_cast<Product*>(lanes[0].operand);
-    Pending p{first.a, first.b, first.cols, lanes[0].product_group, {}, lanes[0].where};
-    if (b.threads % 128) fail("%s:%d: a warpgroup's product in a block of %u threads", p.where.file, p.where.line, b.threads);
-    if (uintptr_t(p.a.start) % 16 || uintptr_t(p.b.start) % 16)
-        fail("%s:%d: an operand of a product is not aligned to 16 bytes", p.where.file, p.where.line);
-    for (int lane = 0; lane < 32; lane++) p.sums[lane] = static_cast<Product*>(lanes[lane].operand)->d;
-    if (b.launch->landing == Landing::AtOnce) multiply_swizzled(warp, p);
-    lanes[0].products.push_back(p);
-}
-
-static void finish_products(Block& b, unsigned warp, Fiber* lanes) {
-    int pending = *static_cast<int*>(lanes[0].operand);
-    auto& products = lanes[0].products;
-    auto later = [&](const Pending& p) { return p.group >= lanes[0].product_group - pending; };
-    auto done = std::find_if(products.begin(), products.end(), later);
-    if (b.launch->landing == Landing::AtWait) std::for_each(products.begin(), done, [&](const Pending& p) { multiply_swizzled(warp, p); });
-    products.erase(products.begin(), done);
-}
-
-void product_commit() { self().product_group++; }
-void proxy_fence() { self().fenced = epoch(); }
-
 static void shuffle(Fiber* warp, uint32_t mask, Where at) {
     for (uint32_t m = mask; m; m &= m - 1) {
         int lane = std::countr_zero(m);

@@ -72,8 +72,8 @@ struct LoadMatrix { unsigned* result; const void* row; int count; bool transpose
 // A matrix of bf16 in swizzled rows of 128 bytes: 64 of k for each m, or 64 neighbours along m for each k, `panel` bytes to the next 64.
 struct Swizzled { const char* start; int panel; bool k_inner; };
 // A warpgroup's product of 64 x 16 by 16 x `cols`: what it does for one warp, its 16 rows. It is carried out between now and the wait for
-// its group, a lane's sums in d.
-struct Product { float* d; Swizzled a, b; int cols; };
+// its group, a lane's sums in d, to which it is added if `keep`.
+struct Product { float* d; Swizzled a, b; int cols; bool keep; };
 // Waits for all lanes of `mask`, computes once for all of them.
 void collective(Collective kind, unsigned mask, void* operand, Where at);
 
@@ -92,6 +92,13 @@ void copy_wait(int pending);
 void product_commit();
 // Lets products see what this thread has written to shared memory.
 void proxy_fence();
+
+// A barrier in shared memory: made for a number of arrivals, which end a phase; an arrival, at once or when this thread's copies have
+// landed; a wait for the end of the phase of a parity.
+void phase_init(void* at, unsigned arrivals, Where where);
+void phase_arrive(void* at, Where where);
+void phase_arrive_with_copies(void* at, Where where);
+void phase_wait(void* at, unsigned parity, Where where);
 
 // The ten bits of a tf32's significand, rounded to nearest, ties away from zero (cvt.rna.tf32.f32).
 inline unsigned round_tf32(float x) {
@@ -234,6 +241,7 @@ inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
 inline long long min(long long a, long long b) { return a < b ? a : b; }
 inline long long max(long long a, long long b) { return a > b ? a : b; }
+inline unsigned __umulhi(unsigned x, unsigned y) { return unsigned((unsigned long long)x * y >> 32); }
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(unsigned(x)); }
 inline int __ffs(int x) { return x ? std::countr_zero(unsigned(x)) + 1 : 0; }

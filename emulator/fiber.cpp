@@ -155,6 +155,7 @@ static void thread_main() {
 void start_block(Block& b) {
     b.alive = b.threads;
     b.waiting = 0;
+    b.phased.clear();
     memset(b.ready, 0, sizeof b.ready);
     for (unsigned i = 0; i < b.threads; i++) {
         Fiber& f = b.fibers[i];

@@ -82,7 +82,7 @@ static void report_deadlock(Block& b) {
         const Fiber& f = b.fibers[i];
         if (f.status == Status::Done || (shown && shown->status == f.status && shown->where.line == f.where.line)) continue;
         shown = &f, n++;
-        const char* what = f.status == Status::AtBarrier ? "__syncthreads" : "a warp operation";
+        const char* what = f.status == Status::AtBarrier ? "__syncthreads" : f.status == Status::AtPhase ? "a barrier in shared memory" : "a warp operation";
         at += snprintf(at, end - at, "; thread %u waits in %s at %s:%d", i, what, f.where.file, f.where.line);
     }
     b.failed = true;

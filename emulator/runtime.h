@@ -11,7 +11,7 @@
 
 namespace emulated {
 
-enum class Status : uint8_t { Ready, AtBarrier, AtCollective, Done };
+enum class Status : uint8_t { Ready, AtBarrier, AtCollective, AtPhase, Done };
 
 // A cp.async on its way.
 struct Copy {
@@ -25,6 +25,7 @@ struct Copy {
 struct Pending {
     Swizzled a, b;
     int cols, group;
+    bool keep;
     float* sums[32];
     Where where;
 };
@@ -42,6 +43,20 @@ struct Fiber {
     int product_group;
     std::vector<Pending> products;
     uint32_t fenced; // the epoch of its latest proxy fence
+};
+
+// Copies of a thread whose landing counts as its arrival.
+struct Landed {
+    unsigned thread;
+    std::vector<Copy> copies;
+};
+
+// A barrier in shared memory: when all of `arrivals` have come, its phase ends and those who wait for that go on.
+struct Phased {
+    void* at;
+    unsigned arrivals, missing, phase;
+    std::vector<Landed> landing;
+    std::vector<unsigned> waiting;
 };
 
 // What is known of one byte of memory: who wrote it last, who has read it since, and in which epochs. An epoch ends at a
@@ -123,6 +138,7 @@ struct Block {
     bool failed;
     uint32_t random;
     char* stacks;
+    std::vector<Phased> phased;
     // The thread-local segment of this shared object: shared memory.
     char* shared_start;
     size_t shared_bytes;
@@ -149,6 +165,9 @@ void make_ready(unsigned i); // fiber `i` may run again
 void give_way();             // another ready fiber may run first
 // collective.cpp
 void land(const Copy&);
+// hopper.cpp
+void begin_product(Block&, unsigned warp, Fiber* lanes);
+void finish_products(Block&, unsigned warp, Fiber* lanes);
 // shadow.cpp
 void shared_span(Block&);
 void product_access(const void*, size_t bytes, Where at); // a read by a warpgroup's product

@@ -172,7 +172,8 @@ void access(const void* address, size_t n, Access kind, Where at) {
     global_access(*b, p, n, kind, at);
 }
 
-// The running thread reads for its warp. What another thread wrote must have gone through that thread's proxy fence, and a barrier.
+// The running thread reads for its warp. Between a write and this read there must be a proxy fence: of the thread that wrote, or of this
+// one after it learnt of the write.
 void product_access(const void* address, size_t n, Where at) {
     Block* b = current;
     if (!b || !b->context->checked || b->failed) return;
@@ -181,8 +182,8 @@ void product_access(const void* address, size_t n, Where at) {
     access(address, n, Access::Read, at);
     for (size_t i = 0; i < n; i++) {
         const Cell& c = b->shared_cells[p + i - b->shared_start];
-        if (b->fibers[c.writer].fenced < c.write_epoch)
-            fail("%s:%d: a product reads shared memory that thread %u wrote, with no proxy fence after", at.file, at.line, c.writer);
+        if (b->fibers[c.writer].fenced < c.write_epoch && self().fenced <= c.write_epoch)
+            fail("%s:%d: a product reads shared memory that thread %u wrote, with no proxy fence between", at.file, at.line, c.writer);
     }
 }
 

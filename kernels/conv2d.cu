@@ -40,9 +40,9 @@ __device__ __forceinline__ void conv2d(
     const int across = ceil_div(filters, Tile::BN);
     const int m0 = blockIdx.x / across * Tile::BM, n0 = blockIdx.x % across * Tile::BN;
     PatchRows<T> a;
-    a.image = {x, x_pitch, window.in_h, window.in_w};
+    a.image = {x, x_pitch * (int)sizeof(T), window.in_h, window.in_w};
     a.window = window, a.pixels = pixels, a.channels = channels, a.by_channels = by_channels;
-    const Rows<T> b{w, filters, depth, filters};
+    const Rows<T> b{w, filters * (int)sizeof(T), depth, filters};
     constexpr int W = VEC ? WIDE<T> : 1;
     const bool keep = finish.partial != nullptr;
     const auto leave = [&](int row, int col, Floats<W>& sum) {

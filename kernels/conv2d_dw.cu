@@ -18,9 +18,9 @@ __device__ __forceinline__ void conv2d_dw(
     const int rows = window.kernel_h * window.kernel_w * channels, across = ceil_div(filters, Tile::BN);
     const int m0 = blockIdx.x / across * Tile::BM, n0 = blockIdx.x % across * Tile::BN;
     PatchColumns<T> a;
-    a.image = {x, x_pitch, window.in_h, window.in_w};
+    a.image = {x, x_pitch * (int)sizeof(T), window.in_h, window.in_w};
     a.window = window, a.pixels = last, a.channels = channels, a.by_channels = by_channels;
-    const Rows<T> b{dy, dy_pitch, last, filters};
+    const Rows<T> b{dy, dy_pitch * (int)sizeof(T), last, filters};
     float* out = dw + (int64_t)blockIdx.y * rows * filters;
     constexpr int W = VEC ? WIDE<float> : 1;
     product<Math, Tile, VEC, W>(a, b, m0, n0, first, last, [&](int row, int col, Floats<W> sum) {

@@ -28,7 +28,7 @@ __device__ __forceinline__ void conv2d_dx(
     const int pixels = images * lattice.rows * lattice.cols, depth = lattice.taps_h * lattice.taps_w * filters;
     const int across = ceil_div(channels, Tile::BN);
     const int m0 = blockIdx.x / across * Tile::BM, n0 = blockIdx.x % across * Tile::BN;
-    const GradientRows<T> a{{dy, dy_pitch, window.out_h, window.out_w}, lattice, pixels, filters, by_filters};
+    const GradientRows<T> a{{dy, dy_pitch * (int)sizeof(T), window.out_h, window.out_w}, lattice, pixels, filters, by_filters};
     const TurnedFilter<T> b{w, lattice, channels, filters, by_filters};
     constexpr int W = VEC ? WIDE<T> : 1;
     const bool keep = beyond.partial != nullptr;

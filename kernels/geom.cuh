@@ -9,7 +9,7 @@ struct Divisor {
     unsigned shift;
 };
 
-__device__ __forceinline__ int quotient(int n, Divisor by) { return (int)(((unsigned long long)n * by.multiplier) >> by.shift); }
+__device__ __forceinline__ int quotient(int n, Divisor by) { return (int)(__umulhi(2u * (unsigned)n, by.multiplier) >> (by.shift - 31)); }
 
 // Output pixel (o, p) reads input pixel (o * stride_h + i - pad_top, p * stride_w + j - pad_left) through tap (i, j), if it exists.
 struct Window {

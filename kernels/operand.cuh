@@ -2,7 +2,7 @@
 //
 // A product sums over k the elements a(m, k) b(k, n). An operand answers where an element lies; it splits the answer into the
 // part that a thread keeps for the whole product (`fixed`, of m or n) and the part that moves with k (`moving`), so that the inner
-// loop adds two small structs. `K_INNER` says whether neighbours in memory differ in k. No element: a null pointer, read as zero.
+// loop adds two small structs. `K_INNER` says whether neighbours in memory differ in k.
 #pragma once
 #include "elements.cuh"
 #include "geom.cuh"
@@ -12,22 +12,36 @@ constexpr int OUTSIDE = 1 << 29;
 
 __device__ __forceinline__ int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+// Where an element lies. One that is not real counts as zero, and must not be read.
+template <class T> struct Spot {
+    const T* at;
+    bool real;
+};
+
+// The element `row` rows on, of so many bytes each: one multiply-add.
+template <class T> __device__ __forceinline__ const T* rows_on(const T* at, int row, int row_bytes) {
+    return reinterpret_cast<const T*>(reinterpret_cast<const char*>(at) + (int64_t)row * row_bytes);
+}
+
 // Images read through a window: element (pixel, tap and channel). A source coordinate is a sum of the pixel's and the tap's part.
 template <class T> struct Image {
-    const T* at; // [images * height * width, channels], pitch
-    int pitch, height, width;
+    const T* at; // [images * height * width, channels]
+    int row_bytes, height, width;
 
     struct Pixel {
-        int image, y, x; // the image's first row in memory; the coordinate of tap 0
+        int row, y, x; // what tap 0 reads: its row in memory, its coordinates
     };
     struct Tap {
-        int y, x, channel; // what the tap adds
+        int rows, y, x; // what the tap adds
+        const T* channel; // of row 0
     };
 
-    __device__ __forceinline__ const T* find(Pixel p, Tap t) const {
-        const int y = p.y + t.y, x = p.x + t.x;
-        const bool real = (unsigned)y < (unsigned)height && (unsigned)x < (unsigned)width;
-        return real ? at + (int64_t)(p.image + y * width + x) * pitch + t.channel : nullptr;
+    __device__ __forceinline__ Pixel pixel(int image, int y, int x) const { return {(image * height + y) * width + x, y, x}; }
+    __device__ __forceinline__ Tap tap(int y, int x, int channel, bool real) const { return {y * width + x, real ? y : OUTSIDE, x, at + channel}; }
+
+    __device__ __forceinline__ Spot<T> find(Pixel p, Tap t) const {
+        const bool real = (unsigned)(p.y + t.y) < (unsigned)height && (unsigned)(p.x + t.x) < (unsigned)width;
+        return {rows_on(t.channel, p.row + t.rows, row_bytes), real};
     }
 };
 
@@ -41,13 +55,14 @@ template <class T> struct Patches {
     __device__ __forceinline__ typename Image<T>::Pixel pixel(int m) const {
         const int n = quotient(m, window.by_out_pixels), in_image = m - n * window.out_h * window.out_w;
         const int row = quotient(in_image, window.by_out_w), col = in_image - row * window.out_w;
-        const int y = row * window.stride_h - window.pad_top;
-        return {n * window.in_h * window.in_w, m < pixels ? y : OUTSIDE, col * window.stride_w - window.pad_left};
+        typename Image<T>::Pixel p = image.pixel(n, row * window.stride_h - window.pad_top, col * window.stride_w - window.pad_left);
+        if (m >= pixels) p.y = OUTSIDE;
+        return p;
     }
 
     __device__ __forceinline__ typename Image<T>::Tap tap(int k) const {
         const int tap = quotient(k, by_channels), row = quotient(tap, window.by_kernel_w);
-        return {row < window.kernel_h ? row : OUTSIDE, tap - row * window.kernel_w, k - tap * channels};
+        return image.tap(row, tap - row * window.kernel_w, k - tap * channels, row < window.kernel_h);
     }
 };
 
@@ -59,8 +74,7 @@ template <class T> struct PatchRows : Patches<T> {
     using Moving = typename Image<T>::Tap;
     __device__ __forceinline__ Fixed fixed(int m) const { return this->pixel(m); }
     __device__ __forceinline__ Moving moving(int k) const { return this->tap(k); }
-    __device__ __forceinline__ const T* find(Fixed f, Moving m) const { return this->image.find(f, m); }
-    __device__ __forceinline__ const T* base() const { return this->image.at; }
+    __device__ __forceinline__ Spot<T> find(Fixed f, Moving m) const { return this->image.find(f, m); }
 };
 
 // The left factor of a filter gradient, the same matrix transposed: a(tap and channel, pixel).
@@ -71,22 +85,20 @@ template <class T> struct PatchColumns : Patches<T> {
     using Moving = typename Image<T>::Pixel;
     __device__ __forceinline__ Fixed fixed(int m) const { return this->tap(m); }
     __device__ __forceinline__ Moving moving(int k) const { return this->pixel(k); }
-    __device__ __forceinline__ const T* find(Fixed f, Moving m) const { return this->image.find(m, f); }
-    __device__ __forceinline__ const T* base() const { return this->image.at; }
+    __device__ __forceinline__ Spot<T> find(Fixed f, Moving m) const { return this->image.find(m, f); }
 };
 
-// A right factor that is a matrix in memory: b(k, n), [depth, cols] with a pitch.
+// A right factor that is a matrix in memory: b(k, n), [depth, cols] in rows of so many bytes.
 template <class T> struct Rows {
     static constexpr bool K_INNER = false;
     using Element = T;
-    using Fixed = int;
+    using Fixed = Spot<T>;
     using Moving = int;
     const T* at;
-    int pitch, depth, cols;
-    __device__ __forceinline__ Fixed fixed(int n) const { return n < cols ? n : -1; }
-    __device__ __forceinline__ Moving moving(int k) const { return k < depth ? k : -1; }
-    __device__ __forceinline__ const T* find(Fixed n, Moving k) const { return (n | k) < 0 ? nullptr : at + (int64_t)k * pitch + n; }
-    __device__ __forceinline__ const T* base() const { return at; }
+    int row_bytes, depth, cols;
+    __device__ __forceinline__ Fixed fixed(int n) const { return {at + n, n < cols}; }
+    __device__ __forceinline__ Moving moving(int k) const { return k; }
+    __device__ __forceinline__ Spot<T> find(Fixed n, Moving k) const { return {rows_on(n.at, k, row_bytes), n.real && k < depth}; }
 };
 
 // The pixels of an input that lie in one residue class of the stride. Within a class the gradient is a dense convolution of
@@ -131,12 +143,13 @@ struct Lattice {
 
 // One tap of a class and an output channel, from k = tap * channels + channel.
 struct ClassTap {
-    int row, col, channel; // within the class; row OUTSIDE beyond the last
+    int row, col, channel; // within the class
+    bool real;
 };
 
 __device__ __forceinline__ ClassTap class_tap(const Lattice& l, int k, int channels, Divisor by_channels) {
     const int tap = quotient(k, by_channels), row = l.row_of(tap);
-    return {row < l.taps_h && l.taps_w > 0 ? row : OUTSIDE, tap - row * l.taps_w, k - tap * channels};
+    return {row, tap - row * l.taps_w, k - tap * channels, row < l.taps_h && l.taps_w > 0};
 }
 
 // The left factor of an input gradient: a(pixel of the class, tap and output channel) of dy.
@@ -151,27 +164,24 @@ template <class T> struct GradientRows {
     Divisor by_channels;
 
     __device__ __forceinline__ Fixed fixed(int m) const {
-        if (m >= pixels) return {0, -OUTSIDE, 0};
+        if (m >= pixels) return {0, OUTSIDE, 0};
         int image, a, b;
         lattice.split(m, image, a, b);
-        return {image * dy.height * dy.width, a + lattice.shift_h, b + lattice.shift_w};
+        return dy.pixel(image, a + lattice.shift_h, b + lattice.shift_w);
     }
     __device__ __forceinline__ Moving moving(int k) const {
         const ClassTap t = class_tap(lattice, k, channels, by_channels);
-        return {-t.row, -t.col, t.channel};
+        return dy.tap(-t.row, -t.col, t.channel, t.real);
     }
-    __device__ __forceinline__ const T* find(Fixed f, Moving m) const { return dy.find(f, m); }
-    __device__ __forceinline__ const T* base() const { return dy.at; }
+    __device__ __forceinline__ Spot<T> find(Fixed f, Moving m) const { return dy.find(f, m); }
 };
 
 // The right factor of an input gradient: b(tap and output channel, input channel) of w [taps, inputs, channels].
 template <class T> struct TurnedFilter {
     static constexpr bool K_INNER = true;
     using Element = T;
-    using Fixed = int;
-    struct Moving {
-        int tap, channel;
-    };
+    using Fixed = int; // n, or negative
+    using Moving = Spot<T>; // of n = 0
     const T* w;
     Lattice lattice;
     int inputs, channels;
@@ -180,12 +190,9 @@ template <class T> struct TurnedFilter {
     __device__ __forceinline__ Fixed fixed(int n) const { return n < inputs ? n : -1; }
     __device__ __forceinline__ Moving moving(int k) const {
         const ClassTap t = class_tap(lattice, k, channels, by_channels);
-        if (t.row == OUTSIDE) return {-1, 0};
         const int row = lattice.first_h + t.row * lattice.window.stride_h, col = lattice.first_w + t.col * lattice.window.stride_w;
-        return {row * lattice.window.kernel_w + col, t.channel};
+        const int tap = row * lattice.window.kernel_w + col;
+        return {rows_on(w + t.channel, tap * inputs, channels * (int)sizeof(T)), t.real};
     }
-    __device__ __forceinline__ const T* find(Fixed n, Moving m) const {
-        return (n | m.tap) < 0 ? nullptr : w + ((int64_t)m.tap * inputs + n) * channels + m.channel;
-    }
-    __device__ __forceinline__ const T* base() const { return w; }
+    __device__ __forceinline__ Spot<T> find(Fixed n, Moving m) const { return {rows_on(m.at, n, channels * (int)sizeof(T)), m.real && n >= 0}; }
 };

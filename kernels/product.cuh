@@ -225,10 +225,10 @@ template <class Math, int EXTENT, class Operand, int THREADS, bool VEC> struct L
         }
     }
 
-    __device__ __forceinline__ void put(T* slab, int pass, const T* from) const {
+    __device__ __forceinline__ void put(T* slab, int pass, Spot<T> from) const {
         T* to = slab + (row + pass * STEP) * S::PITCH + col;
-        if constexpr (VEC) cp_async_16(to, from ? from : operand.base(), from ? 16 : 0);
-        else ::store(to, from ? ::load(from) : 0.0f);
+        if constexpr (VEC) cp_async_16(to, from.at, from.real ? 16 : 0);
+        else ::store(to, from.real ? ::load(from.at) : 0.0f);
     }
 };
 

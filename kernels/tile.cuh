@@ -62,8 +62,24 @@ __device__ __forceinline__ unsigned round_tf32(unsigned float_bits) {
 #define HOPPER(...) __trap() // never launched on another chip
 #endif
 
-// Makes this thread's writes to shared memory visible to the tensor cores of a warpgroup, once a barrier has followed.
+// Lets the tensor cores of a warpgroup see what this thread has written to shared memory, or has learnt of by a barrier.
 __device__ __forceinline__ void proxy_fence() { HOPPER("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// A barrier in shared memory. Its phases end one after the other, each when so many threads have arrived.
+struct PhaseBarrier {
+    uint64_t state;
+    __device__ __forceinline__ void init(int arrivals) { HOPPER("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(this)), "r"(arrivals) : "memory"); }
+    __device__ __forceinline__ void arrive() { HOPPER("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(this)) : "memory"); }
+    // Arrives when all copies that this thread has begun have landed.
+    __device__ __forceinline__ void arrive_with_copies() {
+        HOPPER("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(this)) : "memory");
+    }
+    // Waits for the end of phase 0, 2, .. (parity 0) or 1, 3, .. (parity 1): the one that is under way, or else the one before it.
+    __device__ __forceinline__ void wait(unsigned parity) {
+        HOPPER("{\n.reg .pred done;\nAGAIN: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra DONE;\nbra AGAIN;\nDONE:\n}"
+               ::"r"(shared_address(this)), "r"(parity) : "memory");
+    }
+};
 
 // A matrix in shared memory, 1024-byte aligned, in rows of 128 bytes whose 16-byte chunks are swizzled: chunk c of row r lies at c ^ r % 8.
 // Either a row holds 64 steps of k of one m (or n), or it holds 64 neighbours along m of one k, with `panel` bytes to the next 64.
@@ -96,16 +112,17 @@ template <int LATER> __device__ __forceinline__ void warpgroup_wait() {
 #define NAMES_32 NAMES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define NAMES_64 NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
-// d[64,N] += a[64,16] b[16,N] in bf16 with f32 sums. Warp w of the warpgroup has rows 16 w..16 w + 15, and for each eight columns
-// j the numbers d[4j..] as mma_bf16 has them. A and B say whether k is the inner index of a and b in memory.
-template <int N, bool A, bool B> __device__ __forceinline__ void warpgroup_mma(float (&d)[N / 2], SharedMatrix a, SharedMatrix b) {
-#define WARPGROUP_MMA(n, names, sums, a_desc, b_desc, a_turned, b_turned)                                                       \
-    HOPPER("wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" names "}, " a_desc ", " b_desc ", 1, 1, 1, "      \
-                 a_turned ", " b_turned ";" : sums : "l"(a.descriptor), "l"(b.descriptor), "n"(!A), "n"(!B))
+// d[64,N] = a[64,16] b[16,N] in bf16 with f32 sums, added to d if `keep`. Warp w of the warpgroup has rows 16 w..16 w + 15, and for each
+// eight columns j the numbers d[4j..] as mma_bf16 has them. A and B say whether k is the inner index of a and b in memory.
+template <int N, bool A, bool B> __device__ __forceinline__ void warpgroup_mma(float (&d)[N / 2], SharedMatrix a, SharedMatrix b, bool keep) {
+#define WARPGROUP_MMA(n, names, sums, a_desc, b_desc, a_turned, b_turned, kept)                                                 \
+    HOPPER("{\n.reg .pred keep;\nsetp.ne.b32 keep, " kept ", 0;\n"                                                              \
+           "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" names "}, " a_desc ", " b_desc ", keep, 1, 1, "         \
+           a_turned ", " b_turned ";\n}" : sums : "l"(a.descriptor), "l"(b.descriptor), "n"(!A), "n"(!B), "r"((int)keep))
     static_assert(N == 32 || N == 64 || N == 128, "columns that there is an instance for");
-    if constexpr (N == 32) WARPGROUP_MMA(32, NAMES_16, SUMS_16(d, 0), "%16", "%17", "%18", "%19");
-    if constexpr (N == 64) WARPGROUP_MMA(64, NAMES_32, SUMS_32(d, 0), "%32", "%33", "%34", "%35");
-    if constexpr (N == 128) WARPGROUP_MMA(128, NAMES_64, SUMS_64(d, 0), "%64", "%65", "%66", "%67");
+    if constexpr (N == 32) WARPGROUP_MMA(32, NAMES_16, SUMS_16(d, 0), "%16", "%17", "%18", "%19", "%20");
+    if constexpr (N == 64) WARPGROUP_MMA(64, NAMES_32, SUMS_32(d, 0), "%32", "%33", "%34", "%35", "%36");
+    if constexpr (N == 128) WARPGROUP_MMA(128, NAMES_64, SUMS_64(d, 0), "%64", "%65", "%66", "%67", "%68");
 #undef WARPGROUP_MMA
 }
 
@@ -134,6 +151,13 @@ EMULATED_INLINE void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsig
 EMULATED_INLINE unsigned round_tf32(unsigned float_bits) { return emulated::round_tf32(__uint_as_float(float_bits)); }
 
 EMULATED_INLINE void proxy_fence() { emulated::proxy_fence(); }
+struct PhaseBarrier {
+    uint64_t state;
+    EMULATED_INLINE void init(int arrivals, EMULATED_HERE) { emulated::phase_init(this, arrivals, at); }
+    EMULATED_INLINE void arrive(EMULATED_HERE) { emulated::phase_arrive(this, at); }
+    EMULATED_INLINE void arrive_with_copies(EMULATED_HERE) { emulated::phase_arrive_with_copies(this, at); }
+    EMULATED_INLINE void wait(unsigned parity, EMULATED_HERE) { emulated::phase_wait(this, parity, at); }
+};
 struct SharedMatrix {
     const char* start;
     int panel;
@@ -146,8 +170,9 @@ template <int LATER> EMULATED_INLINE void warpgroup_wait(EMULATED_HERE) {
     int later = LATER;
     emulated::collective(emulated::Collective::ProductWait, ~0u, &later, at);
 }
-template <int N, bool A, bool B> EMULATED_INLINE void warpgroup_mma(float (&d)[N / 2], SharedMatrix a, SharedMatrix b, EMULATED_HERE) {
-    emulated::Product product{d, {a.start, a.panel, A}, {b.start, b.panel, B}, N};
+template <int N, bool A, bool B>
+EMULATED_INLINE void warpgroup_mma(float (&d)[N / 2], SharedMatrix a, SharedMatrix b, bool keep, EMULATED_HERE) {
+    emulated::Product product{d, {a.start, a.panel, A}, {b.start, b.panel, B}, N, keep};
     emulated::collective(emulated::Collective::Product, ~0u, &product, at);
 }
 

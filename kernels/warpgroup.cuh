@@ -1,9 +1,9 @@
 // The matrix product in bf16 on Hopper's warpgroups: tensor cores that read both operands from shared memory.
 //
-// As in product.cuh, slabs of both operands travel through a ring in shared memory, filled by asynchronous copies; here they are BK = 64
-// deep, lie as the hardware wants them (SharedMatrix in tile.cuh), and no thread reads them. Each warpgroup of four warps owns WM x BN
-// results. It asks for the products of a slab and, while they go on, for the copies of a later slab: into the place of the slab before
-// the last, whose products all have waited for. One barrier per slab.
+// As in product.cuh, slabs of both operands travel through a ring in shared memory; here they are BK = 64 deep and lie as the hardware
+// wants them (SharedMatrix in tile.cuh). A block has several warpgroups of four warps. The last of them brings slabs, by asynchronous copies
+// into any place of the ring that is free; each of the others owns WM x BN results and asks for the products of one slab after the
+// other. Two barriers for each place in the ring, that it is full and that it is free, are all that they wait for.
 #pragma once
 #include "product.cuh"
 
@@ -12,15 +12,17 @@ struct Warpgroup {
     static constexpr int BK = 64, K = 16; // steps of k of a slab, and of one product
 };
 
-// Sizes of a block's work: BM x BN results, WM x BN for each warpgroup.
-template <int BM_, int BN_, int WM_, int STAGES_, int BLOCKS_> struct WarpgroupTile {
-    static constexpr int BM = BM_, BN = BN_, WM = WM_, STAGES = STAGES_;
-    static constexpr int THREADS = BM / WM * 128, BLOCKS = BLOCKS_; // blocks that share a multiprocessor
+// Sizes of a block's work: BM x BN results, WM x BN for each warpgroup, slabs brought by so many other threads.
+template <int BM_, int BN_, int WM_, int LOADERS_, int STAGES_, int BLOCKS_> struct WarpgroupTile {
+    static constexpr int BM = BM_, BN = BN_, WM = WM_, LOADERS = LOADERS_, STAGES = STAGES_;
+    static constexpr int GROUPS = BM / WM, THREADS = GROUPS * 128 + LOADERS;
+    static constexpr int BLOCKS = BLOCKS_; // that share a multiprocessor
     static constexpr int PITCH = BN + 4;
 };
 
 // EXTENT x BK elements in rows of 128 bytes: of 64 k where these are neighbours in memory, otherwise panels of 64 neighbours along m (or n).
 template <int EXTENT, bool K_INNER> struct SwizzledSlab {
+    static constexpr bool INNER = K_INNER;
     static constexpr int ROW = 128, PANEL = K_INNER ? 0 : Warpgroup::BK * ROW;
     static constexpr int BYTES = K_INNER ? EXTENT * ROW : (EXTENT + 63) / 64 * PANEL;
     // Columns of a row of the slab, and the bytes to the chunk that starts at a column (of eight).
@@ -31,17 +33,17 @@ template <int EXTENT, bool K_INNER> struct SwizzledSlab {
 };
 
 // Brings slabs of one operand into shared memory, 16 bytes at a time. A thread's chunks of a slab lie in one column, some rows apart.
-template <int EXTENT, class Operand, int THREADS> struct SwizzledLoader {
+template <int EXTENT, class Operand, int LOADERS> struct SwizzledLoader {
     using Slab = SwizzledSlab<EXTENT, Operand::K_INNER>;
-    static constexpr int ACROSS = Slab::COLS / 8, STEP = THREADS / ACROSS, PASSES = Slab::ROWS / STEP;
-    static_assert(STEP % 8 == 0 && Slab::ROWS % STEP == 0, "a thread's chunks are swizzled alike");
+    static constexpr int ACROSS = Slab::COLS / 8, STEP = LOADERS / ACROSS, PASSES = Slab::ROWS / STEP;
+    static_assert((STEP % 8 == 0 || STEP == 4) && Slab::ROWS % STEP == 0, "of a thread's chunks all are swizzled alike, or every other one");
 
     const Operand& operand;
     int row, col, place;
     typename Operand::Fixed fixed[Operand::K_INNER ? PASSES : 1];
 
-    __device__ __forceinline__ SwizzledLoader(const Operand& operand, int first)
-        : operand(operand), row(threadIdx.x / ACROSS), col(threadIdx.x % ACROSS * 8), place(Slab::at(row, col)) {
+    __device__ __forceinline__ SwizzledLoader(const Operand& operand, int first, int thread)
+        : operand(operand), row(thread / ACROSS), col(thread % ACROSS * 8), place(Slab::at(row, col)) {
 #pragma unroll
         for (int p = 0; p < (Operand::K_INNER ? PASSES : 1); p++) fixed[p] = operand.fixed(first + (Operand::K_INNER ? row + p * STEP : col));
     }
@@ -57,8 +59,8 @@ template <int EXTENT, class Operand, int THREADS> struct SwizzledLoader {
         }
     }
 
-    __device__ __forceinline__ void put(unsigned char* slab, int pass, const bf16* from) const {
-        cp_async_16(slab + place + pass * STEP * Slab::ROW, from ? from : operand.base(), from ? 16 : 0);
+    __device__ __forceinline__ void put(unsigned char* slab, int pass, Spot<bf16> from) const {
+        cp_async_16(slab + (STEP == 4 && pass % 2 ? place ^ 64 : place) + pass * STEP * Slab::ROW, from.at, from.real ? 16 : 0);
     }
 };
 
@@ -67,43 +69,54 @@ template <class Tile> struct Multiply<Warpgroup, Tile, true> {
     static __device__ __forceinline__ void run(const A& a, const B& b, int m0, int n0, int first, int last) {
         using SA = SwizzledSlab<Tile::BM, A::K_INNER>;
         using SB = SwizzledSlab<Tile::BN, B::K_INNER>;
-        constexpr int STAGE = SA::BYTES + SB::BYTES, AHEAD = Tile::STAGES - 2, TM = Tile::WM / 64;
-        const SwizzledLoader<Tile::BM, A, Tile::THREADS> left(a, m0);
-        const SwizzledLoader<Tile::BN, B, Tile::THREADS> right(b, n0);
-        const int steps = last > first ? ceil_div(last - first, Warpgroup::BK) : 0;
-        auto load = [&](int step) {
-            if (step < steps) {
-                unsigned char* stage = smem_raw + step % Tile::STAGES * STAGE;
+        constexpr int STAGES = Tile::STAGES, STAGE = SA::BYTES + SB::BYTES, RESULTS = Tile::BM * Tile::PITCH * 4;
+        constexpr int RING = STAGES * STAGE > RESULTS ? STAGES * STAGE : RESULTS;
+        PhaseBarrier* full = reinterpret_cast<PhaseBarrier*>(smem_raw + RING);
+        PhaseBarrier* free = full + STAGES;
+        if (threadIdx.x < STAGES) full[threadIdx.x].init(Tile::LOADERS), free[threadIdx.x].init(4 * Tile::GROUPS);
+        __syncthreads();
+        const int steps = max(ceil_div(last - first, Warpgroup::BK), 1); // with nothing to sum, a slab of zeros
+        const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
+        float sums[Tile::WM / 64][Tile::BN / 2];
+        if (group == Tile::GROUPS) {
+            const int thread = threadIdx.x - 128 * Tile::GROUPS;
+            const SwizzledLoader<Tile::BM, A, Tile::LOADERS> left(a, m0, thread);
+            const SwizzledLoader<Tile::BN, B, Tile::LOADERS> right(b, n0, thread);
+            for (int step = 0; step < steps; step++) {
+                const int place = step % STAGES, round = step / STAGES;
+                unsigned char* stage = smem_raw + place * STAGE;
+                if (round > 0) free[place].wait((round - 1) % 2);
                 left.load(stage, first + step * Warpgroup::BK);
                 right.load(stage + SA::BYTES, first + step * Warpgroup::BK);
+                full[place].arrive_with_copies();
             }
-            cp_async_commit();
-        };
-        const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
-        float sums[TM][Tile::BN / 2] = {};
-#pragma unroll
-        for (int step = 0; step < AHEAD; step++) load(step);
-        for (int step = 0; step < steps; step++) {
-            cp_async_wait<AHEAD - 1>();
-            proxy_fence();
-            __syncthreads(); // this slab has landed for all, and the products of the slab before the last are done
-            const unsigned char* stage = smem_raw + step % Tile::STAGES * STAGE;
-            const SharedMatrix x(stage + SA::to(group * Tile::WM, 0), SA::PANEL), y(stage + SA::BYTES, SB::PANEL);
-            warpgroup_arrive();
-#pragma unroll
-            for (int k = 0; k < Warpgroup::BK; k += Warpgroup::K) {
-#pragma unroll
-                for (int i = 0; i < TM; i++)
-                    warpgroup_mma<Tile::BN, A::K_INNER, B::K_INNER>(sums[i], x.from(SA::to(64 * i, k)), y.from(SB::to(0, k)));
+        } else {
+            for (int step = 0; step < steps; step++) {
+                const int place = step % STAGES;
+                const unsigned char* stage = smem_raw + place * STAGE;
+                full[place].wait(step / STAGES % 2);
+                proxy_fence();
+                add<SA, SB>(sums, stage + SA::to(group * Tile::WM, 0), stage + SA::BYTES, step > 0);
+                warpgroup_wait<1>(); // the slab before is done with
+                if (step > 0 && threadIdx.x % 32 == 0) free[(step - 1) % STAGES].arrive();
             }
-            warpgroup_commit();
-            load(step + AHEAD);
-            warpgroup_wait<1>();
+            warpgroup_wait<0>();
         }
-        warpgroup_wait<0>();
-        cp_async_wait<0>();
-        __syncthreads();
-        put(sums, reinterpret_cast<float*>(smem_raw) + group * Tile::WM * Tile::PITCH);
+        __syncthreads(); // all products are done: the ring may be written over
+        if (group < Tile::GROUPS) put(sums, reinterpret_cast<float*>(smem_raw) + group * Tile::WM * Tile::PITCH);
+    }
+
+    // Asks for the products of a slab.
+    template <class SA, class SB, int TM, int N>
+    static __device__ __forceinline__ void add(float (&sums)[TM][N], const unsigned char* a, const unsigned char* b, bool keep) {
+        const SharedMatrix x(a, SA::PANEL), y(b, SB::PANEL);
+        warpgroup_arrive();
+#pragma unroll
+        for (int k = 0; k < Warpgroup::BK; k += Warpgroup::K) {
+#pragma unroll
+            for (int i = 0; i < TM; i++) warpgroup_mma<Tile::BN, SA::INNER, SB::INNER>(sums[i], x.from(SA::to(64 * i, k)), y.from(SB::to(0, k)), keep || k > 0);
+        }
+        warpgroup_commit();
     }
 
     // The warpgroup's sums, row by row.
@@ -122,9 +135,9 @@ template <class Tile> struct Multiply<Warpgroup, Tile, true> {
 };
 
 // The tiles that kernels are made for. The names are those of src/ops/conv2d/cuda/mod.rs.
-using Giant = WarpgroupTile<256, 128, 128, 4, 1>;
-using Square = WarpgroupTile<128, 128, 64, 3, 2>;
-using Column = WarpgroupTile<128, 64, 64, 4, 2>;
-using Little = WarpgroupTile<64, 64, 64, 4, 3>;
-using Strip = WarpgroupTile<128, 32, 64, 4, 2>;
-using Least = WarpgroupTile<64, 32, 64, 4, 3>;
+using Giant = WarpgroupTile<256, 128, 128, 128, 4, 1>;
+using Square = WarpgroupTile<128, 128, 64, 64, 3, 2>;
+using Column = WarpgroupTile<128, 64, 64, 64, 4, 2>;
+using Little = WarpgroupTile<64, 64, 64, 64, 4, 3>;
+using Strip = WarpgroupTile<128, 32, 64, 64, 4, 2>;
+using Least = WarpgroupTile<64, 32, 64, 64, 4, 3>;

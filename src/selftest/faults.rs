@@ -52,7 +52,7 @@ pub fn run() -> Result<(usize, Vec<Row>)> {
 
 /// What a checking driver says of a kernel, run on a device of its own.
 fn outcome(kernel: &'static str) -> Result<Result<()>> {
-    let driver = Emulated::new(Manner::CHECKED)?;
+    let driver = Emulated::new(Manner::CHECKED_SMALLEST)?;
     let (x, y) = (driver.alloc(BYTES)?, driver.alloc(BYTES)?);
     driver.upload(x, &[0; BYTES])?;
     let region = |start, writable, name| Region { start, rows: 1, row_bytes: BYTES, pitch: BYTES, writable, name };

@@ -100,12 +100,12 @@ const TENSOR: [Tile; 5] = [
     tile(64, 32, 128, 4, 0.5, 1),
 ];
 const WARPGROUP: [Tile; 6] = [
-    tile(256, 128, 256, 4, 1.0, 1),
-    tile(128, 128, 256, 3, 0.85, 2),
-    tile(128, 64, 256, 4, 0.7, 2),
-    tile(64, 64, 128, 4, 0.55, 3),
-    tile(128, 32, 256, 4, 0.45, 2),
-    tile(64, 32, 128, 4, 0.35, 3),
+    tile(256, 128, 384, 4, 1.0, 1),
+    tile(128, 128, 320, 3, 0.85, 2),
+    tile(128, 64, 320, 4, 0.7, 2),
+    tile(64, 64, 192, 4, 0.55, 3),
+    tile(128, 32, 320, 4, 0.45, 2),
+    tile(64, 32, 192, 4, 0.35, 3),
 ];
 
 /// The tile for operands without vectors.
@@ -163,12 +163,17 @@ impl Product {
         rows.div_ceil(self.tile().rows) * cols.div_ceil(self.tile().cols)
     }
 
+    /// Bytes of the barriers of a ring: two for each slab.
+    fn barriers(&self) -> usize {
+        if self.arithmetic == Arithmetic::Warpgroup { 16 * self.tile().stages } else { 0 }
+    }
+
     /// Bytes of shared memory of a block: the ring of slabs or the tile of results, whichever is larger. `k_inner` says of either
     /// operand whether neighbours in memory differ in k.
     fn shared(&self, k_inner: [bool; 2]) -> usize {
         let tile = self.tile();
         let stage = self.arithmetic.slab(tile.rows, k_inner[0]) + self.arithmetic.slab(tile.cols, k_inner[1]);
-        (stage * tile.stages).max(tile.rows * (tile.cols + 4) * 4)
+        (stage * tile.stages).max(tile.rows * (tile.cols + 4) * 4) + self.barriers()
     }
 }
 
