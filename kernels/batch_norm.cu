@@ -4,42 +4,38 @@
 // work in double precision, because their differences cancel when a mean is many deviations away; they touch kilobytes.
 #include "columns.cuh"
 
-// Mean and M2 (squared deviations) of each part's rows.        reads s
+// What each part's rows leave of a column: a pivot, and the sums of d = x - pivot and of d^2.        reads s
 //
-// Sums are taken of d = x - pivot, the pivot being the part's first row: sums of x and x^2 would lose every digit of the variance
-// where the mean is large against the deviation. The values are those stored: normalising uses the same.
+// Sums of x and x^2 would lose every digit of the variance where the mean is large against the deviation; the pivot is the part's first
+// row. The values are those stored: normalising uses the same.
 template <int W, class T>
-__device__ __forceinline__ void channel_stats(const T* x, int x_pitch, double* partial, Sheet s, int rows_per_part) {
+__device__ __forceinline__ void channel_stats(const T* x, int x_pitch, float* partial, Sheet s, int rows_per_part) {
     const int c = first_column<W>(s);
-    const Part part = part_rows(s, rows_per_part);
     float sum[2][W] = {};
     Floats<W> pivot = {};
     if (c < s.cols) {
-        pivot = read<W>(row(x, x_pitch, part.first) + c);
-#pragma unroll 4
-        for (int r = part.first + row_in_block(s); r < part.last; r += rows_of_block(s)) {
-            const Floats<W> p = read<W>(row(x, x_pitch, r) + c);
+        const Columns<const T> from = {x + c, x_pitch};
+        pivot = read<W>(from.row(blockIdx.y * rows_per_part));
+        each_row<W>(rows_of_part(s, rows_per_part), from, {}, [&](const Floats<W>& p, const Floats<W>&) {
             for (int w = 0; w < W; ++w) {
                 const float d = p.v[w] - pivot.v[w];
                 sum[0][w] += d;
                 sum[1][w] = fmaf(d, d, sum[1][w]);
             }
-        }
+        });
     }
     fold_rows(sum, s);
     if (row_in_block(s) != 0 || c >= s.cols) return;
     for (int w = 0; w < W; ++w) {
-        const double n = part.last - part.first, d = sum[0][w] / n, m2 = sum[1][w] - d * sum[0][w];
-        double* to = partial + (size_t)blockIdx.y * 2 * s.cols + c + w;
-        to[0] = pivot.v[w] + d;
-        to[s.cols] = m2 > 0.0 ? m2 : 0.0;
+        float* to = partial + (size_t)blockIdx.y * 3 * s.cols + c + w;
+        to[0] = pivot.v[w], to[s.cols] = sum[0][w], to[2 * (size_t)s.cols] = sum[1][w];
     }
 }
 #define CHANNEL_STATS(type, T, U)                                                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS) channel_stats_##type(                                                \
-        const T* x,      /* (rows, cols) */                                                                                    \
+        const T* x,     /* (rows, cols) */                                                                                     \
         int x_pitch,                                                                                                           \
-        double* partial, /* (parts, 2, cols): mean, M2 */                                                                      \
+        float* partial, /* (parts, 3, cols): pivot, sums of d and of d^2 */                                                    \
         Sheet s, int rows_per_part) {                                                                                          \
         if (s.width > 1) channel_stats<WIDE<T>>(x, x_pitch, partial, s, rows_per_part);                                        \
         else channel_stats<1>(x, x_pitch, partial, s, rows_per_part);                                                          \
@@ -47,70 +43,78 @@ __device__ __forceinline__ void channel_stats(const T* x, int x_pitch, double* p
     KERNEL_EXPORT(channel_stats_##type)
 SAME_TYPES(CHANNEL_STATS)
 
-// The moments of a column over what `part(p)` gives for first <= p < last: eight threads merge the parts, the first of them merges the
-// eight and has the result.
-template <class Read> __device__ __forceinline__ Moments merge_parts(int first, int last, bool real, Read part) {
-    __shared__ Moments held[HELPERS][FINISHED];
-    const int lane = threadIdx.x % FINISHED, helper = threadIdx.x / FINISHED;
-    Moments all = {0.0, 0.0, 0.0};
-    if (real) {
-#pragma unroll 4
-        for (int p = first + helper; p < last; p += HELPERS) all = merge(all, part(p));
-    }
-    held[helper][lane] = all;
-    __syncthreads();
-    if (helper == 0) {
-        for (int h = 1; h < HELPERS; ++h) all = merge(all, held[h][lane]);
-    }
-    return all;
+// mean (+)= pivot + sum / rows, var (+)= (squares - sum^2 / rows) / rows, from the sums of d = x - pivot and of d^2 over all rows.
+__device__ __forceinline__ void put_stats(
+    float pivot, const double (&sum)[2], int rows, float* mean, int add_mean, float* var, int add_var) {
+    const double d = sum[0] / rows;
+    put(mean, (float)(pivot + d), add_mean);
+    put(var, (float)fmax(sum[1] / rows - d * d, 0.0), add_var);
 }
-__device__ __forceinline__ bool has_result() { return threadIdx.x < FINISHED; }
 
-// mean (+)= mean, var (+)= M2 / rows over all parts. Every part but the last has `rows_per_part` rows.
-extern "C" __global__ void __launch_bounds__(THREADS) finish_stats(
-    const double* partial, // (parts, 2, cols): mean, M2
-    int parts, int rows, int cols, int rows_per_part,
-    float* mean, // (cols)
-    int add_mean,
-    float* var, // (cols)
-    int add_var) {
-    const int c = blockIdx.x * FINISHED + threadIdx.x % FINISHED;
-    const Moments all = merge_parts(0, parts, c < cols, [&](int p) -> Moments {
-        const double* from = partial + (size_t)p * 2 * cols + c;
-        return {(double)min(rows_per_part, rows - p * rows_per_part), from[0], from[cols]};
-    });
-    if (!has_result() || c >= cols) return;
-    put(mean + c, (float)all.mean, add_mean);
-    put(var + c, (float)(all.m2 / rows), add_var);
-}
-KERNEL_EXPORT(finish_stats)
-
-// Merges what the epilogue of a convolution left of its results (conv2d.cu), `parts_per_group` parts for each blockIdx.y: into mean and
-// var where that is all of them, else into `group`, for finish_stats.
+// Adds up what channel_stats or the epilogue of a convolution (conv2d.cu) left, `parts_per_group` parts for each blockIdx.y: to mean and
+// var where that is all of them, else to sums in `group`, for finish_stats. Every part but the last has `rows_per_part` rows.
+//
+// All parts are first put on the pivot of part 0. With e = pivot - pivot_0 the sums over n rows become sum + n e and
+// squares + e (2 sum + n e): no division for each part, and doubles have the digits that the common pivot may cost.
 extern "C" __global__ void __launch_bounds__(THREADS) merge_stats(
     const float* partial, // (parts, 3, cols): pivot, sums of d = y - pivot and of d^2
     int parts, int rows, int cols, int rows_per_part, int parts_per_group,
-    double* group, // (groups, 2, cols): mean, M2
+    double* group, // (groups, 2, cols): sums of y - pivot_0 and of its square
     float* mean, // (cols)
     int add_mean,
     float* var, // (cols)
     int add_var) {
-    const int c = blockIdx.x * FINISHED + threadIdx.x % FINISHED, first = blockIdx.y * parts_per_group;
-    const Moments all = merge_parts(first, min(first + parts_per_group, parts), c < cols, [&](int p) -> Moments {
-        const float* from = partial + (size_t)p * 3 * cols + c;
-        const double n = min(rows_per_part, rows - p * rows_per_part), sum = from[cols], d = sum / n;
-        return {n, from[0] + d, fmax(from[2 * (size_t)cols] - d * sum, 0.0)};
-    });
-    if (!has_result() || c >= cols) return;
+    struct Part {
+        float pivot, sum, squares;
+    };
+    const int c = finished_column(), real = min(c, cols - 1), first = blockIdx.y * parts_per_group;
+    const float pivot = partial[real];
+    double sum[2] = {};
+    add_parts(
+        sum, first, min(first + parts_per_group, parts),
+        [&](int p) -> Part {
+            const float* from = partial + (size_t)p * 3 * cols + real;
+            return {from[0], from[cols], from[2 * (size_t)cols]};
+        },
+        [&](double(&to)[2], int p, const Part& part) {
+            const double n = min(rows_per_part, rows - p * rows_per_part), e = (double)part.pivot - pivot;
+            to[0] += part.sum + n * e;
+            to[1] += part.squares + e * (2.0 * part.sum + n * e);
+        });
+    if (helper() != 0 || c >= cols) return;
     if (gridDim.y == 1) {
-        put(mean + c, (float)all.mean, add_mean);
-        put(var + c, (float)(all.m2 / rows), add_var);
+        put_stats(pivot, sum, rows, mean + c, add_mean, var + c, add_var);
     } else {
         double* to = group + (size_t)blockIdx.y * 2 * cols + c;
-        to[0] = all.mean, to[cols] = all.m2;
+        to[0] = sum[0], to[cols] = sum[1];
     }
 }
 KERNEL_EXPORT(merge_stats)
+
+// Mean and variance from the sums of all groups.
+extern "C" __global__ void __launch_bounds__(THREADS) finish_stats(
+    const float* partial, // (parts, 3, cols): the first row has pivot_0
+    const double* group,  // (groups, 2, cols)
+    int groups, int rows, int cols,
+    float* mean, // (cols)
+    int add_mean,
+    float* var, // (cols)
+    int add_var) {
+    struct Group {
+        double sum, squares;
+    };
+    const int c = finished_column(), real = min(c, cols - 1);
+    double sum[2] = {};
+    add_parts(
+        sum, 0, groups,
+        [&](int p) -> Group {
+            const double* from = group + (size_t)p * 2 * cols + real;
+            return {from[0], from[cols]};
+        },
+        [](double(&to)[2], int, const Group& part) { to[0] += part.sum, to[1] += part.squares; });
+    if (helper() == 0 && c < cols) put_stats(partial[c], sum, rows, mean + c, add_mean, var + c, add_var);
+}
+KERNEL_EXPORT(finish_stats)
 
 // dx (+)= dmean / N + 2 dvar (x - mean) / N        reads s, writes s
 template <int W, class T, class U>
@@ -122,11 +126,10 @@ __device__ __forceinline__ void channel_stats_dx(
     const Floats<W> centre = channels<W>(mean + c);
     Floats<W> base = channels<W>(dmean + c), spread = channels<W>(dvar + c);
     for (int w = 0; w < W; ++w) base.v[w] *= each, spread.v[w] *= 2.0f * each;
-    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
-        Floats<W> p = read<W>(row(x, x_pitch, r) + c);
+    map_rows<W>(rows_of_thread(s), Columns<const T>{x + c, x_pitch}, {}, Columns<U>{dx + c, dx_pitch}, add, [&](Floats<W> p, const Floats<W>&) {
         for (int w = 0; w < W; ++w) p.v[w] = fmaf(p.v[w] - centre.v[w], spread.v[w], base.v[w]);
-        write<W>(row(dx, dx_pitch, r) + c, p, add);
-    }
+        return p;
+    });
 }
 #define CHANNEL_STATS_DX(type, T, U)                                                                                           \
     extern "C" __global__ void __launch_bounds__(THREADS) channel_stats_dx_##type(                                             \
@@ -209,11 +212,10 @@ __device__ __forceinline__ void scale_shift(
     const int c = first_column<W>(s);
     if (c >= s.cols) return;
     const Floats<W> a = channels<W>(scale + c), b = channels<W>(shift + c);
-    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
-        Floats<W> p = read<W>(row(x, x_pitch, r) + c);
+    map_rows<W>(rows_of_thread(s), Columns<const T>{x + c, x_pitch}, {}, Columns<U>{y + c, y_pitch}, add, [&](Floats<W> p, const Floats<W>&) {
         for (int w = 0; w < W; ++w) p.v[w] = activate(act, fmaf(p.v[w], a.v[w], b.v[w]));
-        write<W>(row(y, y_pitch, r) + c, p, add);
-    }
+        return p;
+    });
 }
 #define SCALE_SHIFT(type, T, U)                                                                                                \
     extern "C" __global__ void __launch_bounds__(THREADS) scale_shift_##type(                                                  \
@@ -234,19 +236,17 @@ __device__ __forceinline__ void scale_shift_sums(
     const T* dy, int dy_pitch, const T* x, int x_pitch, const float* scale, const float* shift, float* partial, Sheet s,
     int rows_per_part, int act) {
     const int c = first_column<W>(s);
-    const Part part = part_rows(s, rows_per_part);
     float sum[2][W] = {};
     if (c < s.cols) {
         const Floats<W> a = channels<W>(scale + c), b = channels<W>(shift + c);
-#pragma unroll 4
-        for (int r = part.first + row_in_block(s); r < part.last; r += rows_of_block(s)) {
-            const Floats<W> g = read<W>(row(dy, dy_pitch, r) + c), p = read<W>(row(x, x_pitch, r) + c);
+        const Columns<const T> gradient = {dy + c, dy_pitch}, input = {x + c, x_pitch};
+        each_row<W>(rows_of_part(s, rows_per_part), gradient, input, [&](const Floats<W>& g, const Floats<W>& p) {
             for (int w = 0; w < W; ++w) {
                 const float dz = before(act, g.v[w], p.v[w], a.v[w], b.v[w]);
                 sum[0][w] = fmaf(dz, p.v[w], sum[0][w]);
                 sum[1][w] += dz;
             }
-        }
+        });
     }
     fold_rows(sum, s);
     put_part(sum, partial, c, s);
@@ -285,15 +285,14 @@ __device__ __forceinline__ void scale_shift_dx(
         centre = channels<W>(k.mean + c), base = channels<W>(k.dmean + c), spread = channels<W>(k.dvar + c);
         for (int w = 0; w < W; ++w) base.v[w] *= each, spread.v[w] *= 2.0f * each;
     }
-    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
-        Floats<W> g = read<W>(row(dy, dy_pitch, r) + c), p = {};
-        if (reads_x) p = read<W>(row(x, x_pitch, r) + c);
+    const Columns<const T> gradient = {dy + c, dy_pitch}, input = {reads_x ? x + c : nullptr, x_pitch};
+    map_rows<W>(rows_of_thread(s), gradient, input, Columns<U>{dx + c, dx_pitch}, add, [&](Floats<W> g, const Floats<W>& p) {
         for (int w = 0; w < W; ++w) {
             const float dz = before(act, g.v[w], p.v[w], a.v[w], b.v[w]);
             g.v[w] = fmaf(dz, a.v[w], fmaf(p.v[w] - centre.v[w], spread.v[w], base.v[w]));
         }
-        write<W>(row(dx, dx_pitch, r) + c, g, add);
-    }
+        return g;
+    });
 }
 #define SCALE_SHIFT_DX(type, T, U)                                                                                             \
     extern "C" __global__ void __launch_bounds__(THREADS) scale_shift_dx_##type(                                               \

@@ -5,21 +5,17 @@
 // the parts in double precision, in order. The cut follows from the shape and the order within a part from types and alignment, so one
 // matrix in one place always gives the same bits.
 #pragma once
-#include "elements.cuh"
+#include "rows.cuh"
 
-// The rows of this block's part.
-struct Part {
-    int first, last;
-};
-__device__ __forceinline__ Part part_rows(Sheet s, int rows_per_part) {
+// The rows of this block's part that a thread takes.
+__device__ __forceinline__ RowRange rows_of_part(Sheet s, int rows_per_part) {
     const int first = blockIdx.y * rows_per_part;
-    return {first, min(first + rows_per_part, s.rows)};
+    return {first + row_in_block(s), min(first + rows_per_part, s.rows), rows_of_block(s)};
 }
 
 // Adds up the K sums of W columns that the threads of a column hold; afterwards those in row 0 of the block have the totals. Halves of
-// the block are folded onto each other, in the same order always.
-template <int K, int W> __device__ __forceinline__ void fold_rows(float (&sum)[K][W], Sheet s) {
-    __shared__ float held[K * W][THREADS];
+// the block are folded onto each other, in the same order always. `held` is shared memory that nobody uses any more.
+template <int K, int W> __device__ __forceinline__ void fold_rows(float (&sum)[K][W], Sheet s, float (*held)[THREADS]) {
     const int t = threadIdx.x;
     for (int k = 0; k < K; ++k)
         for (int w = 0; w < W; ++w) held[k * W + w][t] = sum[k][w];
@@ -32,6 +28,10 @@ template <int K, int W> __device__ __forceinline__ void fold_rows(float (&sum)[K
     for (int k = 0; k < K; ++k)
         for (int w = 0; w < W; ++w) sum[k][w] = held[k * W + w][t];
 }
+template <int K, int W> __device__ __forceinline__ void fold_rows(float (&sum)[K][W], Sheet s) {
+    __shared__ float held[K * W][THREADS];
+    fold_rows(sum, s, held);
+}
 
 // Leaves a part's sums, held by row 0 of the block, in `partial`: (parts, K, cols).
 template <int K, int W> __device__ __forceinline__ void put_part(const float (&sum)[K][W], float* partial, int c, Sheet s) {
@@ -40,18 +40,31 @@ template <int K, int W> __device__ __forceinline__ void put_part(const float (&s
         for (int w = 0; w < W; ++w) partial[((size_t)blockIdx.y * K + k) * s.cols + c + w] = sum[k][w];
 }
 
-// The blocks of a second pass: 32 columns, and eight threads for each of them, which take the parts t, t + 8, ..
-constexpr int FINISHED = 32, HELPERS = THREADS / FINISHED;
+// The blocks of a second pass: 8 columns, and 32 threads for each of them, which take the parts t, t + 32, ..
+constexpr int FINISHED = 8, HELPERS = THREADS / FINISHED;
+__device__ __forceinline__ int finished_column() { return blockIdx.x * FINISHED + threadIdx.x % FINISHED; }
+__device__ __forceinline__ int helper() { return threadIdx.x / FINISHED; }
 
-// Mean and squared deviations of n elements.
-struct Moments {
-    double n, mean, m2;
-};
-
-// The moments of two groups together (Chan, Golub and LeVeque, 1979).
-__device__ __forceinline__ Moments merge(Moments a, Moments b) {
-    const double n = a.n + b.n;
-    if (n == 0.0) return a;
-    const double delta = b.mean - a.mean;
-    return {n, a.mean + delta * (b.n / n), a.m2 + b.m2 + delta * delta * (a.n * (b.n / n))};
+// Adds up K sums of a column over the parts first <= p < last in double precision: add(sum, p, load(p)) puts a part in. The threads of a
+// column take turns and fold their sums, in the same order always; helper 0 has the result.
+template <int K, class Load, class Add> __device__ __forceinline__ void add_parts(double (&sum)[K], int first, int last, Load load, Add add) {
+    constexpr int N = 8; // parts on their way at once
+    for (int p = first + helper(); p < last; p += N * HELPERS) {
+        decltype(load(p)) some[N];
+#pragma unroll
+        for (int i = 0; i < N; ++i) some[i] = load(min(p + i * HELPERS, last - 1));
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            if (p + i * HELPERS < last) add(sum, p + i * HELPERS, some[i]);
+        }
+    }
+    __shared__ double held[K][THREADS];
+    const int t = threadIdx.x;
+    for (int k = 0; k < K; ++k) held[k][t] = sum[k];
+    for (int half = HELPERS / 2; half; half /= 2) {
+        __syncthreads();
+        if (helper() < half)
+            for (int k = 0; k < K; ++k) held[k][t] += held[k][t + half * FINISHED];
+    }
+    for (int k = 0; k < K; ++k) sum[k] = held[k][t];
 }

@@ -16,38 +16,87 @@ template <class T, class U = T> constexpr int WIDE = 16 / (sizeof(T) < sizeof(U)
 // Row r of a matrix. Offsets have 64 bits: a batch of activations has more than 2^31 of them.
 template <class T> __device__ __forceinline__ T* row(T* x, int pitch, int r) { return x + (size_t)r * pitch; }
 
-// The elements from `at` on. W > 1 reads 16 bytes at a time and asks for an aligned address.
-template <int W, class T> __device__ __forceinline__ Floats<W> read(const T* at) {
+// W neighbouring elements of a row as memory holds them: what is on its way to a thread waits in half the registers if it is bf16.
+template <int W, class T> struct __align__(W * sizeof(T) < 16 ? 8 : 16) Raw {
+    static constexpr int WORDS = W * sizeof(T) / 4;
+    unsigned word[WORDS];
+};
+template <class T> struct Raw<1, T> {
+    T value;
+};
+
+// The elements from `at` on. W > 1 reads 16 bytes at a time (8 where that is all) and asks for an address aligned to that.
+template <int W, class T> __device__ __forceinline__ Raw<W, T> fetch(const T* at) {
+    Raw<W, T> raw;
+    if constexpr (W == 1) {
+        raw.value = *at;
+    } else if constexpr (W * sizeof(T) == 8) {
+        const uint2 q = *reinterpret_cast<const uint2*>(at);
+        raw.word[0] = q.x, raw.word[1] = q.y;
+    } else {
+        for (int i = 0; i < Raw<W, T>::WORDS; i += 4) {
+            const uint4 q = reinterpret_cast<const uint4*>(at)[i / 4];
+            raw.word[i] = q.x, raw.word[i + 1] = q.y, raw.word[i + 2] = q.z, raw.word[i + 3] = q.w;
+        }
+    }
+    return raw;
+}
+
+// The same if `real`, else zeros: nothing is read.
+template <int W, class T> __device__ __forceinline__ Raw<W, T> fetch_if(bool real, const T* at) {
+    return real ? fetch<W>(at) : Raw<W, T>{};
+}
+
+template <int W, class T> __device__ __forceinline__ Floats<W> floats(const Raw<W, T>& raw) {
     Floats<W> all;
     if constexpr (W == 1) {
-        all.v[0] = load(at);
+        all.v[0] = load(&raw.value);
     } else {
-        constexpr int N = Pack<T>::N;
-        for (int i = 0; i < W; i += N) {
-            const Pack<T> some = load_pack(at + i);
-            for (int k = 0; k < N; ++k) all.v[i + k] = some.v[k];
+        for (int w = 0; w < W; ++w) {
+            if constexpr (sizeof(T) == 4) all.v[w] = __uint_as_float(raw.word[w]);
+            else all.v[w] = w % 2 ? bf16_high(raw.word[w / 2]) : bf16_low(raw.word[w / 2]);
         }
     }
     return all;
 }
 
-// Writes the elements from `at` on, or adds to them: the sum is taken in float and rounded once.
-template <int W, class T> __device__ __forceinline__ void write(T* at, Floats<W> all, int add) {
+template <int W, class T> __device__ __forceinline__ Floats<W> read(const T* at) { return floats(fetch<W>(at)); }
+
+// Writes the elements from `at` on, as `fetch` reads them.
+template <int W, class T> __device__ __forceinline__ void write(T* at, const Floats<W>& all) {
     if constexpr (W == 1) {
-        put(at, all.v[0], add);
+        store(at, all.v[0]);
     } else {
-        constexpr int N = Pack<T>::N;
-        for (int i = 0; i < W; i += N) {
-            Pack<T> some;
-            if (add) some = load_pack(at + i);
-            for (int k = 0; k < N; ++k) some.v[k] = add ? some.v[k] + all.v[i + k] : all.v[i + k];
-            store_pack(at + i, some);
+        constexpr int WORDS = Raw<W, T>::WORDS;
+        unsigned word[WORDS];
+        for (int i = 0; i < WORDS; ++i) {
+            if constexpr (sizeof(T) == 4) word[i] = __float_as_uint(all.v[i]);
+            else word[i] = bf16_pair(all.v[2 * i], all.v[2 * i + 1]);
+        }
+        if constexpr (WORDS == 2) {
+            *reinterpret_cast<uint2*>(at) = make_uint2(word[0], word[1]);
+        } else {
+            for (int i = 0; i < WORDS; i += 4)
+                reinterpret_cast<uint4*>(at)[i / 4] = make_uint4(word[i], word[i + 1], word[i + 2], word[i + 3]);
         }
     }
 }
 
-// W elements of a per-channel vector, which may lie anywhere: read once for all rows of a thread.
+// Writes, or adds to what lies there: the sum is taken in float and rounded once.
+template <int W, class T> __device__ __forceinline__ void write(T* at, Floats<W> all, int add) {
+    if (add) {
+        const Floats<W> old = read<W>(at);
+        for (int w = 0; w < W; ++w) all.v[w] = old.v[w] + all.v[w];
+    }
+    write<W>(at, all);
+}
+
+// W elements of a per-channel vector, read once for all rows of a thread. It may lie anywhere; where it is aligned it takes a quarter of the
+// reads.
 template <int W> __device__ __forceinline__ Floats<W> channels(const float* at) {
+    if constexpr (W % 4 == 0) {
+        if (reinterpret_cast<uintptr_t>(at) % 16 == 0) return read<W>(at);
+    }
     Floats<W> p;
     for (int w = 0; w < W; ++w) p.v[w] = at[w];
     return p;

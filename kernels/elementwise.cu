@@ -1,6 +1,6 @@
 // One pass over matrices: bias, activations, copies between places and storage types, constants, sums. All of them are bound by memory: the
 // roofline of each is the bytes it must touch, stated per element for a storage type of s bytes (2s where it adds to its destination).
-#include "elements.cuh"
+#include "rows.cuh"
 
 // y (+)= x + b        reads s, writes s
 template <int W, class T>
@@ -8,11 +8,10 @@ __device__ __forceinline__ void bias_add(const T* x, int x_pitch, const float* b
     const int c = first_column<W>(s);
     if (c >= s.cols) return;
     const Floats<W> bias = channels<W>(b + c);
-    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
-        Floats<W> p = read<W>(row(x, x_pitch, r) + c);
+    map_rows<W>(rows_of_thread(s), Columns<const T>{x + c, x_pitch}, {}, Columns<T>{y + c, y_pitch}, add, [&](Floats<W> p, const Floats<W>&) {
         for (int w = 0; w < W; ++w) p.v[w] += bias.v[w];
-        write<W>(row(y, y_pitch, r) + c, p, add);
-    }
+        return p;
+    });
 }
 #define BIAS_ADD(type, T, U)                                                                                                   \
     extern "C" __global__ void __launch_bounds__(THREADS) bias_add_##type(                                                     \
@@ -32,11 +31,10 @@ template <int W, class T>
 __device__ __forceinline__ void activation(const T* x, int x_pitch, T* y, int y_pitch, Sheet s, int act, int add) {
     const int c = first_column<W>(s);
     if (c >= s.cols) return;
-    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
-        Floats<W> p = read<W>(row(x, x_pitch, r) + c);
+    map_rows<W>(rows_of_thread(s), Columns<const T>{x + c, x_pitch}, {}, Columns<T>{y + c, y_pitch}, add, [&](Floats<W> p, const Floats<W>&) {
         for (int w = 0; w < W; ++w) p.v[w] = activate(act, p.v[w]);
-        write<W>(row(y, y_pitch, r) + c, p, add);
-    }
+        return p;
+    });
 }
 #define ACTIVATION(type, T, U)                                                                                                 \
     extern "C" __global__ void __launch_bounds__(THREADS) activation_##type(                                                   \
@@ -56,12 +54,11 @@ __device__ __forceinline__ void activation_dx(
     const T* dy, int dy_pitch, const T* y, int y_pitch, U* dx, int dx_pitch, Sheet s, int act, int add) {
     const int c = first_column<W>(s);
     if (c >= s.cols) return;
-    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
-        Floats<W> p = read<W>(row(dy, dy_pitch, r) + c);
-        const Floats<W> of = read<W>(row(y, y_pitch, r) + c);
+    const Columns<const T> gradient = {dy + c, dy_pitch}, result = {y + c, y_pitch};
+    map_rows<W>(rows_of_thread(s), gradient, result, Columns<U>{dx + c, dx_pitch}, add, [&](Floats<W> p, const Floats<W>& of) {
         for (int w = 0; w < W; ++w) p.v[w] = through(act, p.v[w], of.v[w]);
-        write<W>(row(dx, dx_pitch, r) + c, p, add);
-    }
+        return p;
+    });
 }
 #define ACTIVATION_DX(type, T, U)                                                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS) activation_dx_##type(                                                \
@@ -82,7 +79,8 @@ template <int W, class T, class U>
 __device__ __forceinline__ void copy(const T* x, int x_pitch, U* y, int y_pitch, Sheet s, int add) {
     const int c = first_column<W>(s);
     if (c >= s.cols) return;
-    for (int r = first_row(s); r < s.rows; r += row_step(s)) write<W>(row(y, y_pitch, r) + c, read<W>(row(x, x_pitch, r) + c), add);
+    const Columns<const T> from = {x + c, x_pitch};
+    map_rows<W>(rows_of_thread(s), from, {}, Columns<U>{y + c, y_pitch}, add, [](const Floats<W>& p, const Floats<W>&) { return p; });
 }
 #define COPY(type, T, U)                                                                                                       \
     extern "C" __global__ void __launch_bounds__(THREADS) copy_##type(                                                         \

@@ -12,16 +12,17 @@ kernels! { in "columns";
 }
 
 /// Columns of a block of the second launch.
-pub const FINISHED: usize = 32;
+pub const FINISHED: usize = 8;
 
 /// The most parts of a matrix.
-const MOST: usize = 256;
+const MOST: usize = 512;
 
 /// Blocks of the first launch that keep a chip busy.
 const BUSY: usize = 1024;
 
-/// The fewest rows worth a part.
+/// The fewest rows worth a part, and how many rows of packs a thread should have.
 const FEWEST: usize = 32;
+const FOR_A_THREAD: usize = 4;
 
 /// The cut of a matrix's rows into parts. It follows from the shape alone.
 #[derive(Clone, Copy)]
@@ -34,7 +35,9 @@ impl Parts {
     /// At most [`MOST`] parts, fewer for a matrix that is wide or low.
     pub fn of(rows: usize, cols: usize) -> Self {
         let wanted = BUSY.div_ceil(cols.div_ceil(128)).min(MOST);
-        let rows_each = rows.div_ceil(wanted).max(FEWEST);
+        // A narrow matrix has more rows in a block: THREADS packs of eight columns make this many.
+        let at_a_time = 8 * THREADS as usize / cols.next_power_of_two();
+        let rows_each = rows.div_ceil(wanted).max(FEWEST).max(FOR_A_THREAD * at_a_time);
         Parts { count: rows.div_ceil(rows_each).max(1), rows_each }
     }
 

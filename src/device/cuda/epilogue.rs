@@ -10,8 +10,9 @@ use super::{Call, Cuda, DevicePtr, Matrix};
 /// Rows of a part: `PART` in epilogue.cuh.
 pub const ROWS: usize = 64;
 
-/// Parts that one launch adds up by itself: eight for each of its threads.
-const AT_ONCE: usize = 64;
+/// Parts that one launch adds up by itself, sixteen for each of its threads; if there are more, those of a group.
+const AT_ONCE: usize = 512;
+const IN_GROUP: usize = 256;
 
 /// What a product leaves: its parts and their groups in scratch memory, one after the other.
 #[derive(Clone, Copy)]
@@ -36,7 +37,8 @@ impl Left {
     }
 
     fn new(parts: usize, cols: usize, bytes: [usize; 2]) -> Self {
-        let groups = if parts <= AT_ONCE { Parts { count: 1, rows_each: parts } } else { Parts::of(parts, cols) };
+        let each = if parts <= AT_ONCE { parts } else { IN_GROUP };
+        let groups = Parts { count: parts.div_ceil(each), rows_each: each };
         Left { parts, groups, cols, bytes }
     }
 

@@ -7,8 +7,9 @@ use crate::kernel_struct;
 /// Threads of every block of an element-wise kernel.
 pub const THREADS: u32 = 256;
 
-/// Blocks beyond which a launch gives its threads more rows instead: two waves of the largest chips.
-const ENOUGH: usize = 2048;
+/// Blocks beyond which a launch gives its threads more rows instead: four for each multiprocessor of the largest chips. With several
+/// rows on their way in each thread they keep the memory busy, and each thread reads its per-channel vectors once.
+const ENOUGH: usize = 528;
 
 /// The most blocks that walk over a vector. The sums of a norm are cut by it, so it must not follow the chip.
 const WALKERS: usize = 1024;
@@ -35,8 +36,18 @@ impl Sheet {
         let narrowest = matrices.iter().map(|m| m.dtype.size() as i32).min().unwrap_or(4);
         let width = 16 / narrowest;
         let width = if cols % width == 0 && matrices.iter().all(Matrix::packs) { width } else { 1 };
+        Self::with_width(rows, cols, width)
+    }
+
+    /// The launch over rows of `cols` columns, taken `width` at a time.
+    pub fn with_width(rows: i32, cols: i32, width: i32) -> Self {
         let across = tiles(cols, width).clamp(1, 32).next_power_of_two().trailing_zeros() as i32;
         Sheet { rows, cols, across, width }
+    }
+
+    /// As [`Sheet::grid`], with a thread for each row and pack wherever there can be: for rows that are much work.
+    pub fn grid_of_single_rows(&self) -> (usize, usize) {
+        (self.across_blocks(), (self.rows as usize).div_ceil(self.rows_of_block()).clamp(1, TALLEST))
     }
 
     /// Blocks along the columns and along the rows.

@@ -1,7 +1,7 @@
 use super::{ChannelStats, ChannelStatsDx};
 use crate::base::Ty;
 use crate::device::Call;
-use crate::device::cuda::columns::{FINISHED, Parts};
+use crate::device::cuda::columns::{self, FINISHED, Parts};
 use crate::device::cuda::epilogue::{self, Left};
 use crate::device::cuda::sheet::{Sheet, THREADS};
 use crate::device::cuda::{Cuda, DevicePtr, Matrix};
@@ -9,9 +9,9 @@ use crate::kernels;
 use crate::ops::Run;
 
 kernels! { in "batch_norm";
-    fn channel_stats<T, U>(x: *const T, x_pitch: i32, partial: *mut f64, sheet: Sheet, rows_per_part: i32) for same;
+    fn channel_stats<T, U>(x: *const T, x_pitch: i32, partial: *mut f32, sheet: Sheet, rows_per_part: i32) for same;
     fn finish_stats(
-        partial: *const f64, parts: i32, rows: i32, cols: i32, rows_per_part: i32, mean: *mut f32, add_mean: i32, var: *mut f32, add_var: i32,
+        partial: *const f32, group: *const f64, groups: i32, rows: i32, cols: i32, mean: *mut f32, add_mean: i32, var: *mut f32, add_var: i32,
     );
     fn merge_stats(
         partial: *const f32, parts: i32, rows: i32, cols: i32, rows_per_part: i32, parts_per_group: i32, group: *mut f64,
@@ -22,29 +22,32 @@ kernels! { in "batch_norm";
     ) for all;
 }
 
-/// The last launch: mean and variance of `[rows, cols]` from those of the parts.
-fn finish(call: &Call<'_, Cuda>, partial: DevicePtr, parts: Parts, [rows, cols]: [i32; 2], [mean, var]: [Matrix; 2]) {
-    let (count, each) = (parts.count as i32, parts.rows_each as i32);
-    let arguments = (partial, count, rows, cols, each, mean.floats(), mean.add, var.floats(), var.add);
-    call.launch(finish_stats, (cols as usize).div_ceil(FINISHED), THREADS, 0, arguments);
-}
-
 /// Mean and variance of results `y` from what the launch that made them left in scratch memory.
 pub(in crate::ops) fn finish_left(call: &Call<'_, Cuda>, left: Left, y: Matrix, [mean, var]: [Matrix; 2]) {
-    let (partial, Parts { count, rows_each }) = (call.scratch(), left.groups);
-    let group = if count > 1 { partial.offset(left.first_group()) } else { DevicePtr(0) };
-    let (parts, rows, each) = (left.parts as i32, epilogue::ROWS as i32, rows_each as i32);
-    let arguments = (partial, parts, y.rows, y.cols, rows, each, group, mean.floats(), mean.add, var.floats(), var.add);
-    call.launch(merge_stats, left.grid(y.cols as usize), THREADS, 0, arguments);
+    let Parts { count, rows_each } = left.groups;
+    let group = if count > 1 { call.scratch().offset(left.first_group()) } else { DevicePtr(0) };
+    let parts = Parts { count: left.parts, rows_each: epilogue::ROWS };
+    merge(call, parts, rows_each, (count, group), y, [mean, var]);
     if count > 1 {
-        finish(call, group, Parts { count, rows_each: rows_each * epilogue::ROWS }, [y.rows, y.cols], [mean, var]);
+        let to = (mean.floats(), mean.add, var.floats(), var.add);
+        let arguments = (call.scratch(), group, count as i32, y.rows, y.cols, to.0, to.1, to.2, to.3);
+        call.launch(finish_stats, (y.cols as usize).div_ceil(FINISHED), THREADS, 0, arguments);
     }
+}
+
+/// Adds up the parts in scratch memory, `each` for each group: to mean and variance if there is one group.
+fn merge(call: &Call<'_, Cuda>, parts: Parts, each: usize, group: (usize, DevicePtr), x: Matrix, [mean, var]: [Matrix; 2]) {
+    let (count, rows_each) = (parts.count as i32, parts.rows_each as i32);
+    let arguments = (
+        call.scratch(), count, x.rows, x.cols, rows_each, each as i32, group.1, mean.floats(), mean.add, var.floats(), var.add,
+    );
+    call.launch(merge_stats, ((x.cols as usize).div_ceil(FINISHED), group.0), THREADS, 0, arguments);
 }
 
 impl Run<Cuda> for ChannelStats {
     fn scratch(&self, _: &Cuda, ins: &[Ty], _: &[Ty]) -> usize {
         let (rows, cols) = (ins[0].shape.rows(), ins[0].shape.cols());
-        2 * 8 * cols * Parts::of(rows, cols).count
+        columns::scratch(rows, cols, 3)
     }
 
     fn run(&self, call: &Call<'_, Cuda>) {
@@ -53,7 +56,7 @@ impl Run<Cuda> for ChannelStats {
         let parts = Parts::of_sheet(&sheet);
         let each = parts.rows_each as i32;
         call.launch(channel_stats.of(&[x], x), parts.grid(&sheet), THREADS, 0, (x.ptr, x.pitch, partial, sheet, each));
-        finish(call, partial, parts, [x.rows, x.cols], [mean, var]);
+        merge(call, parts, parts.count, (1, DevicePtr(0)), x, [mean, var]);
     }
 }
 
