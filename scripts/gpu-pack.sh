@@ -10,7 +10,7 @@ scripts/cuda-toolkit.sh
 DEFROST_CUDA=require cargo build --release --bin defrost
 rm -rf "$pack"
 mkdir -p "$pack/images"
-cp target/release/defrost scripts/gpu-check.sh scripts/gpu_check.py scripts/gpu_report.py "$pack"
+cp target/release/defrost scripts/gpu-check.sh scripts/gpu_check.py scripts/gpu_peer.py scripts/gpu_report.py "$pack"
 strip --strip-debug "$pack/defrost"
 
 if [ -d "$shared/peers" ]; then

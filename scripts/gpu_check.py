@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 
+import gpu_peer
 import gpu_report
 
 NETWORKS = ["vgg16", "xception", "inceptionv3", "densenet121"]
@@ -75,11 +76,16 @@ class Check:
         self.record["left_out"][self.part].append(what)
         self.save(f"left out: {what}")
 
+    def check_time(self):
+        """Seconds that are left, if there is a budget. Ends the part when there are too few."""
+        left = self.deadline - time.monotonic() if self.deadline else None
+        if left is not None and left < SHORTEST:
+            raise OutOfTime
+        return left
+
     def run(self, *words, limit=900):
         """Exit code, stdout, stderr. Ends the part when the budget does."""
-        left = self.deadline - time.monotonic() if self.deadline else limit
-        if left < SHORTEST:
-            raise OutOfTime
+        left = self.check_time() or limit
         try:
             done = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=min(limit, left))
         except subprocess.TimeoutExpired:
@@ -178,41 +184,87 @@ def compare(c, work, net, words):
 
 
 def bench(c):
-    peer = c.args.peer or next((p for p in PEERS if pathlib.Path(p).is_file()), None)
-    see = "import torch, torchvision; assert torch.cuda.is_available()"
-    there = peer and (c.run(sys.executable, peer, "--help")[0] == 0 if c.dry else c.run(sys.executable, "-c", see)[0] == 0)
-    if not there:
-        c.leave_out("PyTorch with CUDA is not on this machine, or torch_bench.py is missing: there is nothing to measure against")
-    # What matters most comes first, should time be short.
-    rows = [(p, b, m, n) for p in c.args.precisions for b in c.args.batches for m in c.args.modes for n in c.args.nets]
-    for precision, batch, mode, net in rows:
-        size = ["--input-size", SMALLEST[net]] if c.dry else []
-        words = ["--backbone", net, "--mode", mode, "--batch-size", batch, "--precision", precision, "--device", c.device, *size]
-        own = c.ours_json(f"bench {net} {mode} {batch} {precision}", "bench", *words, "--steps", 2 if c.dry else 20)
-        if own is None:
-            continue
-        key = {"network": net, "mode": mode, "batch": batch, "precision": precision}
-        table = c.record.setdefault("bench", [])
-        row = next((r for r in table if all(r[k] == v for k, v in key.items())), None)
-        if row is None:
-            row = {**key, "peers": {}}
-            table.append(row)
-        row["defrost"] = own
-        c.save(f"{net} {mode} {batch} {precision}: {own['images_per_s']:.0f} images/s")
-        for kind in c.args.peers if there else []:
-            measure_peer(c, peer, row, kind, own, ["--size", SMALLEST[net]] if c.dry else [])
+    bench_file = c.args.peer or next((p for p in PEERS if pathlib.Path(p).is_file()), None)
+    # One worker for all that is not compiled, and one for each network and mode of torch.compile: these compile at the same time.
+    names = [("eager", None) if kind == "eager" else (kind, net) for kind in c.args.peers for net in c.args.nets]
+    deadline = c.deadline and c.deadline - SHORTEST
+    peers = {name: gpu_peer.Peer(bench_file, c.args.peer_limit, deadline) for name in names} if bench_file else {}
+    try:
+        peers = arrived(c, peers)
+        if not peers:
+            c.leave_out("PyTorch with CUDA is not on this machine, or torch_bench.py is missing: there is nothing to measure against")
+        # What matters most comes first, should time be short.
+        for precision, batch, mode in [(p, b, m) for p in c.args.precisions for b in c.args.batches for m in c.args.modes]:
+            bench_networks(c, peers, precision, batch, mode)
+    finally:
+        for peer in peers.values():
+            peer.stop()
 
 
-def measure_peer(c, peer, row, kind, own, size):
+def arrived(c, peers):
+    """The workers, once all have imported what they need, so that none does while something is measured; none if there is no PyTorch for
+    this device."""
+    for peer in peers.values():
+        peer.start()
+    try:
+        versions = [peer.versions() for peer in peers.values()]
+    except gpu_peer.Failed as failure:
+        c.check_time()
+        c.leave_out(f"a worker for PyTorch: {failure}")
+        versions = []
+    if versions and (c.dry or versions[0].get("cuda")):
+        return peers
+    for peer in peers.values():
+        peer.stop()
+    return {}
+
+
+def bench_networks(c, peers, precision, batch, mode):
+    """The networks one after the other, ours and then theirs, once all of theirs have been compiled."""
+    def words(net):
+        size = ["--size", SMALLEST[net]] if c.dry else []
+        return ["--model", net, "--mode", mode, "--batch", batch, "--dtype", precision, "--device", c.device, *size, "--steps", 20, "--warmup", 5]
+
+    c.check_time()
+    compiled = {name: peer for name, peer in peers.items() if name[1]}
+    for (kind, net), peer in compiled.items():
+        peer.prepare([*words(net), "--compile", kind])
+    for peer in compiled.values():
+        peer.warm()
+    for net in c.args.nets:
+        row = bench_ours(c, {"network": net, "mode": mode, "batch": batch, "precision": precision})
+        for kind in c.args.peers if row and peers else []:
+            if kind == "eager":
+                peers[kind, None].prepare([*words(net), "--compile", ""])
+            measure_peer(c, peers[kind, None if kind == "eager" else net], row, kind)
+
+
+def bench_ours(c, key):
+    """The row of the table with our own rate; None, with a failure noted, if there is none."""
+    net, mode, batch, precision = key.values()
+    size = ["--input-size", SMALLEST[net]] if c.dry else []
+    words = ["--backbone", net, "--mode", mode, "--batch-size", batch, "--precision", precision, "--device", c.device, *size]
+    own = c.ours_json(f"bench {net} {mode} {batch} {precision}", "bench", *words, "--steps", 2 if c.dry else 20)
+    if own is None:
+        return None
+    table = c.record.setdefault("bench", [])
+    row = next((r for r in table if all(r[k] == v for k, v in key.items())), None)
+    if row is None:
+        row = {**key, "peers": {}}
+        table.append(row)
+    row["defrost"] = own
+    c.save(f"{net} {mode} {batch} {precision}: {own['images_per_s']:.0f} images/s")
+    return row
+
+
+def measure_peer(c, peer, row, kind):
     """One way of PyTorch's, with the rate of ours that was measured just before: the two that a ratio is of."""
-    words = ["--model", row["network"], "--mode", row["mode"], "--batch", row["batch"], "--dtype", row["precision"], "--device", c.device, *size]
-    compiled = "" if kind == "eager" else kind
-    code, out, err = c.run(sys.executable, peer, *words, "--steps", 20, "--warmup", 5, "--compile", compiled, limit=400)
-    lines = [line for line in out.splitlines() if line.startswith("{")]
-    if code != 0 or not lines:
-        return c.leave_out(f"{kind} of {row['network']} {row['mode']} {row['batch']} {row['precision']}: exit code {code}: {err.strip()[-200:]}")
-    theirs = json.loads(lines[-1])
-    row["peers"][kind] = {**theirs, "ratio": round(own["images_per_s"] / theirs["images_per_s"], 3)}
+    try:
+        theirs = peer.measure()
+    except gpu_peer.Failed as failure:
+        c.check_time()
+        return c.leave_out(f"{kind} of {row['network']} {row['mode']} {row['batch']} {row['precision']}: {failure}")
+    row["peers"][kind] = {**theirs, "ratio": round(row["defrost"]["images_per_s"] / theirs["images_per_s"], 3)}
     c.save(f"  PyTorch {kind}: {theirs['images_per_s']:.0f} images/s, ratio {row['peers'][kind]['ratio']:.2f}")
 
 
@@ -264,6 +316,7 @@ def arguments():
     ap.add_argument("--precisions", type=words(["f32", "tf32", "bf16"]), default=None, help="[default: bf16,tf32]")
     ap.add_argument("--peers", type=words(), default=["eager", "max-autotune"], help="eager, or a mode of torch.compile")
     ap.add_argument("--peer", help="another torch_bench.py")
+    ap.add_argument("--peer-limit", type=float, default=400, help="seconds for one row of PyTorch's to compile and warm up [default: 400]")
     ap.add_argument("--sanitizer", help="another compute-sanitizer")
     ap.add_argument("--images", help="a folder of class folders")
     ap.add_argument("--dry-run", action="store_true", help="all of it on the cpu, with small images")

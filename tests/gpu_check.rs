@@ -9,15 +9,26 @@ use std::process::{Command, Output};
 struct Machine(PathBuf);
 
 const PEER: &str = r#"
-import argparse, json
-ap = argparse.ArgumentParser()
-for flag in ["model", "mode", "batch", "dtype", "device", "size", "steps", "warmup", "compile"]:
-    ap.add_argument("--" + flag)
-a = ap.parse_args()
-if a.compile == "broken":
-    raise SystemExit("no such mode")
-rate = {"": 4.0, "default": 8.0}[a.compile]
-print(json.dumps(dict(peer="stand-in 1.0", model=a.model, mode=a.mode, images_per_s=rate, step_ms=1000 * int(a.batch) / rate)))
+import argparse, json, os, pathlib, time
+log = (pathlib.Path(__file__).parent / "peer.log").open("a")
+
+def main():
+    ap = argparse.ArgumentParser()
+    for flag in ["model", "mode", "batch", "dtype", "device", "size", "steps", "warmup", "compile"]:
+        ap.add_argument("--" + flag)
+    a = ap.parse_args()
+    if a.compile == "broken":
+        raise SystemExit("no such mode")
+    if a.compile == "dying":
+        os._exit(7)
+    time.sleep({"stuck": 60, "slow": 0.5}.get(a.compile, 0))
+    print("warm", a.model, os.getpid(), file=log, flush=True)
+    begun = time.perf_counter()
+    print("begin", a.model, os.getpid(), file=log, flush=True)
+    time.sleep(0.1)
+    print("end", a.model, os.getpid(), file=log, flush=True)
+    rate = {"": 4.0}.get(a.compile, 8.0)
+    print(json.dumps(dict(peer="stand-in 1.0", model=a.model, mode=a.mode, images_per_s=rate, step_ms=1000 * int(a.batch) / rate)))
 "#;
 
 impl Machine {
@@ -111,6 +122,25 @@ fn a_dry_run_fills_every_table_and_what_is_cut_off_keeps_what_it_had() {
     assert_eq!(late.status.code(), Some(0), "{}", said(&late));
     assert_eq!((&machine.record()["bench"], &machine.record()["train"]), (&record["bench"], &record["train"]));
     assert!(machine.record()["left_out"]["bench"][0].as_str().unwrap().contains("time"));
+
+    // What is compiled is warm in all networks before anything is measured, and one is measured at a time, in the process that compiled it.
+    let log = machine.0.join("peer.log");
+    fs::remove_file(&log).unwrap();
+    let turns = machine.check(&["--parts", "bench", "--modes", "infer", "--nets", "densenet121,vgg16", "--peers", "slow"]);
+    assert_eq!(turns.status.code(), Some(0), "{}", said(&turns));
+    let text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    let [warm, timed] = [&lines[..2], &lines[2..]];
+    assert!(warm.iter().all(|line| line[0] == "warm") && warm[0][2] != warm[1][2], "{text}");
+    let order: Vec<&str> = timed.iter().flat_map(|line| line[..2].to_vec()).collect();
+    assert_eq!(order.join(" "), "begin densenet121 end densenet121 begin vgg16 end vgg16", "{text}");
+
+    // A worker that dies or hangs costs its own row alone.
+    let bad = machine.check(&["--parts", "bench", "--modes", "infer", "--peers", "dying,stuck,default", "--peer-limit", "5"]);
+    assert_eq!(bad.status.code(), Some(0), "{}", said(&bad));
+    let left_out = machine.record()["left_out"]["bench"].to_string();
+    assert!(left_out.contains("dying of densenet121 infer 2 f32: exit code 7"), "{left_out}");
+    assert!(left_out.contains("stuck of densenet121 infer 2 f32: not done in time") && !left_out.contains("default"), "{left_out}");
 
     // Something wrong makes the exit code 1 and stands on the page.
     let wrong = machine.check(&["--parts", "train", "--images", "/none"]);

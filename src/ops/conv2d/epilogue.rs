@@ -7,6 +7,7 @@
 //!
 //! Both are sums over all pixels of what is stored, rounded to the storage type, so that the next pass over it agrees with them.
 
+use super::shapes::many_patches;
 use super::{Conv2d, Conv2dDx};
 use crate::base::{Shape, Ty, Window};
 use crate::ops::activation::Act;
@@ -50,11 +51,12 @@ fn shapes() -> [(Window, usize, [usize; 2], usize, usize); 12] {
 
 /// Cases of [`Conv2d::stats`]: after every other field, and of channels whose mean is far from zero against their deviation.
 pub(super) fn stats_cases() -> Vec<Case> {
-    let plain = shapes().map(|(window, images, [h, w], cin, cout)| {
+    let more = [(Window::valid(3, 2), 2, [15, 17], 3, 32), (Window::padded(7, 2, 3), 2, [13, 16], 3, 40), many_patches()];
+    let plain = shapes().into_iter().chain(more).map(|(window, images, [h, w], cin, cout)| {
         let ([kh, kw], op) = (window.kernel, Conv2d { stats: true, ..Conv2d::new(window) });
         Case::new(format!("stats, {window} on {images}x{h}x{w}, {cin} to {cout}"), op, &[[images, h, w, cin], [kh, kw, cin, cout]])
     });
-    let fused = [(Act::Linear, 9, 17), (Act::Relu, 8, 40), (Act::Sigmoid, 8, 24)].map(|(act, cin, cout)| {
+    let fused = [(Act::Linear, 9, 17), (Act::Relu, 8, 40), (Act::Sigmoid, 8, 24), (Act::Relu, 3, 32)].map(|(act, cin, cout)| {
         let op = Conv2d { scale: true, bias: true, act, stats: true, ..Conv2d::new(Window::same(3, 1)) };
         let vector = Shape::from([cout]);
         let ins = vec![[2, 9, 7, cin].into(), [3, 3, cin, cout].into(), vector, vector];

@@ -1,6 +1,6 @@
 //! The gradients of a convolution by its input and by its kernel: the transposed maps, and what fusion lets them go on through.
 
-use super::shapes::{DEEP, pre_shapes, shapes};
+use super::shapes::{DEEP, many_patches, pre_shapes, shapes};
 use super::{activation, check_pre, epilogue, filter, flops, geometry, parameter_gradient, pre_detail, pre_flops, pre_formula, word};
 use crate::base::{Geom, Math, Shape, Ty, Val, Window};
 use crate::ops::activation::Act;
@@ -217,7 +217,7 @@ impl Rule for Conv2dDw {
             let name = format!("{window} on {images}x{h}x{w}, {cin} by {cout} channels");
             Case::new(name, Conv2dDw::new(window), &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
         };
-        let deep = [(Window::same(3, 1), 4, [16, 16], 32, 16), (Window::same(3, 1), 1, [32, 28], 16, 16)];
+        let deep = [(Window::same(3, 1), 4, [16, 16], 32, 16), (Window::same(3, 1), 1, [32, 28], 16, 16), many_patches()];
         let normalised = pre_shapes().map(|(act, window, images, [h, w], cin, cout)| {
             let ([oh, ow], vector) = (window.on(h, w).expect("a case has a place").output, Shape::from([cin]));
             let ins = vec![[images, h, w, cin].into(), [images, oh, ow, cout].into(), vector, vector];

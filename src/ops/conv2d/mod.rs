@@ -184,12 +184,13 @@ impl Rule for Conv2d {
             })
             .collect();
         for (scale, bias) in [(false, false), (true, false), (false, true), (true, true)] {
-            for (act, cin) in [(Act::Linear, 3), (Act::Relu, 3), (Act::Sigmoid, 3), (Act::Relu, 18), (Act::Sigmoid, 18)] {
+            let channels = [(Act::Linear, 3, 37), (Act::Relu, 3, 37), (Act::Sigmoid, 3, 37), (Act::Relu, 18, 37), (Act::Sigmoid, 18, 37), (Act::Relu, 3, 40)];
+            for (act, cin, cout) in channels {
                 let op = Conv2d { scale, bias, act, ..Conv2d::new(Window::same(3, 1)) };
-                let mut ins = vec![Shape::from([2, 4, 5, cin]), Shape::from([3, 3, cin, 37])];
-                ins.extend(vec![Shape::from([37]); usize::from(scale) + usize::from(bias)]);
+                let mut ins = vec![Shape::from([2, 4, 5, cin]), Shape::from([3, 3, cin, cout])];
+                ins.extend(vec![Shape::from([cout]); usize::from(scale) + usize::from(bias)]);
                 if op.is_fused() {
-                    cases.push(Case::of(format!("fused {}, {cin} channels", op.detail()), op, ins).forward_only());
+                    cases.push(Case::of(format!("fused {}, {cin} to {cout} channels", op.detail()), op, ins).forward_only());
                 }
             }
         }

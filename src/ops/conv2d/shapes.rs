@@ -32,13 +32,27 @@ pub(super) fn separable_shapes() -> [(Act, bool, [usize; 3], usize, usize); 6] {
     ]
 }
 
+/// The first layers of networks, cut to few pixels and filters: pictures, whose rows a GPU cannot read in vectors.
+fn pictures() -> [(Window, usize, [usize; 2], usize, usize); 3] {
+    [
+        (Window::same(3, 1), 2, [9, 11], 3, 64),
+        (Window::valid(3, 2), 3, [11, 15], 3, 32),
+        (Window::padded(7, 2, 3), 2, [13, 16], 3, 40),
+    ]
+}
+
+/// So many pixels and columns that the patches of a GPU's product do not fit the scratch memory of one processor at once.
+pub(super) fn many_patches() -> (Window, usize, [usize; 2], usize, usize) {
+    (Window::same(7, 1), 1, [47, 46], 5, 8)
+}
+
 /// Pixels and channels of layers of the four networks, cut to few pixels and few channels on one side: their rounding errors.
 pub(super) const DEEP: [(usize, usize, usize); 4] = [(8, 64, 64), (8, 128, 32), (4, 512, 32), (8, 448, 16)];
 
 /// Windows, images, input pixels and channels that every convolution op is tried on.
 pub(super) fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
     let pads = |top, bottom, left, right| crate::base::Padding::Pads { top, bottom, left, right };
-    vec![
+    let shapes = vec![
         (Window::same(1, 1), 3, [3, 3], 5, 17),
         (Window::same(1, 1), 1, [1, 1], 1, 1),
         (Window::same(1, 1), 1, [3, 3], 728, 3),
@@ -83,5 +97,6 @@ pub(super) fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
         (Window::same(1, 1), 1, [10, 13], 40, 56),
         (Window::same(3, 2), 1, [17, 15], 104, 8),
         (Window::same(3, 1), 3, [11, 13], 8, 16),
-    ]
+    ];
+    shapes.into_iter().chain(pictures()).collect()
 }

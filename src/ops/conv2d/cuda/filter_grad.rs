@@ -1,4 +1,5 @@
-use super::{Product, on_images};
+use super::Product;
+use super::input::Input;
 use crate::base::Ty;
 use crate::device::Call;
 use crate::device::cuda::window::{Divisor, Window};
@@ -45,35 +46,55 @@ fn splits(x: Ty, dy: Ty, taps: usize) -> (usize, usize) {
     (each, pixels.div_ceil(each))
 }
 
+/// Bytes of the results of several splits; patches come after them.
+fn partial_bytes(splits: usize, dw: Ty) -> usize {
+    if splits > 1 { (splits * dw.bytes()).next_multiple_of(64) } else { 0 }
+}
+
+impl Conv2dDw {
+    fn splits(&self, x: Ty, dy: Ty) -> (usize, usize) {
+        splits(x, dy, self.window.kernel[0] * self.window.kernel[1])
+    }
+
+    /// The left operand of the product, in parts of whole splits.
+    fn operand(&self, cuda: &Cuda, x: Ty, dy: Ty, each: usize) -> Input {
+        Input::new(cuda, &self.window, x, dy.shape.cols(), each)
+    }
+}
+
 impl Run<Cuda> for Conv2dDw {
-    fn scratch(&self, _: &Cuda, ins: &[Ty], outs: &[Ty]) -> usize {
-        let (_, splits) = splits(ins[0], ins[1], self.window.kernel[0] * self.window.kernel[1]);
-        if splits > 1 { splits * outs[0].bytes() } else { 0 }
+    fn scratch(&self, cuda: &Cuda, ins: &[Ty], outs: &[Ty]) -> usize {
+        let (each, splits) = self.splits(ins[0], ins[1]);
+        partial_bytes(splits, outs[0]) + self.operand(cuda, ins[0], ins[1], each).bytes()
     }
 
     fn run(&self, call: &Call<'_, Cuda>) {
         let (x, dy, dw) = (call.src(0), call.src(1), call.dst(0));
-        let (geom, images) = on_images(&self.window, call.ins[0].ty.shape);
-        let (each, splits) = splits(call.ins[0].ty, call.ins[1].ty, geom.taps_total());
+        let (each, splits) = self.splits(call.ins[0].ty, call.ins[1].ty);
+        let input = self.operand(call.device, call.ins[0].ty, call.ins[1].ty, each);
+        let patches = call.scratch().offset(partial_bytes(splits, call.outs[0].ty));
         let (rows, cols) = (dw.rows as usize, dw.cols as usize);
-        let product = Product::new(call.device, self.math, [rows, cols, splits], &[&x, &dy, &dw]);
+        let product = Product::new(call.device, self.math, [rows, cols, splits], &[&input.matrix(x, patches), &dy, &dw]);
         let (to, add) = if splits > 1 { (call.scratch(), 0) } else { (dw.ptr, dw.add) };
-        let arguments = (
-            x.ptr,
-            x.pitch,
-            dy.ptr,
-            dy.pitch,
-            to,
-            Window::on(&geom),
-            images,
-            x.cols,
-            Divisor::by(x.cols as usize),
-            dw.cols,
-            each as i32,
-            add,
-        );
-        let (kernel, grid) = (product.kernel(&KERNELS), (product.blocks(rows, cols), splits));
-        call.launch(kernel, grid, product.threads(), product.shared([false, false]), arguments);
+        input.for_each_part(call, x, patches, |part| {
+            let (x, first) = (part.x, part.pixels.start);
+            let arguments = (
+                x.ptr,
+                x.pitch,
+                dy.ptr.offset(first * dy.pitch as usize * dy.dtype.size()),
+                dy.pitch,
+                to.offset(first / each * rows * cols * size_of::<f32>()),
+                part.window,
+                part.images,
+                x.cols,
+                Divisor::by(x.cols as usize),
+                dw.cols,
+                each as i32,
+                add,
+            );
+            let (kernel, grid) = (product.kernel(&KERNELS), (product.blocks(rows, cols), part.pixels.len().div_ceil(each)));
+            call.launch(kernel, grid, product.threads(), product.shared([false, false]), arguments);
+        });
         if splits > 1 {
             let n = rows * cols;
             call.launch(sum_splits, n.div_ceil(256), 256, 0, (to, dw.ptr, n as i32, splits as i32, dw.add));

@@ -5,6 +5,7 @@
 
 mod filter_grad;
 mod forward;
+mod input;
 mod input_grad;
 
 use super::geometry;
@@ -14,7 +15,7 @@ use crate::device::cuda::{Cuda, Matrix};
 
 /// The kernels of the family.
 pub fn declared() -> Vec<Declared> {
-    [forward::declared(), input_grad::declared(), filter_grad::declared()].concat()
+    [forward::declared(), input::declared(), input_grad::declared(), filter_grad::declared()].concat()
 }
 
 /// The geometry of a window on images of `shape`, and the number of images.
