@@ -14,20 +14,58 @@ struct Finish {
     float* partial; // (parts, 3, n): pivot, sums of d = y - pivot and of d^2, to be merged by merge_stats; or null
 };
 
+// A thread's columns of the results on their way to memory.
+template <int W, class T> struct Results {
+    using Fetched = Raw<W, T>; // what lies there, if it is added to
+    const Finish& how;
+    T* y;
+    int y_pitch, m0, n0, pixels, filters;
+    int n;
+    Floats<W> scale, bias;
+
+    __device__ __forceinline__ void start(int col) {
+        n = n0 + col;
+        if (n < filters && how.scale) scale = channels<W>(how.scale + n);
+        if (n < filters && how.bias) bias = channels<W>(how.bias + n);
+    }
+    __device__ __forceinline__ bool real(int row) const { return m0 + row < pixels && n < filters; }
+    __device__ __forceinline__ T* at(int row) const { return y + (int64_t)(m0 + row) * y_pitch + n; }
+    __device__ __forceinline__ Fetched fetch(int row) const { return fetch_if<W>(how.add && real(row), at(row)); }
+    __device__ __forceinline__ void leave(int row, Floats<W>& sum, const Fetched& old) const {
+        if (!real(row)) return;
+        for (int i = 0; i < W; i++) {
+            const float scaled = how.scale ? sum.v[i] * scale.v[i] : sum.v[i];
+            sum.v[i] = activate(how.act, how.bias ? scaled + bias.v[i] : scaled);
+        }
+        Floats<W> total = sum;
+        if (how.add) {
+            const Floats<W> before = floats(old);
+            for (int i = 0; i < W; i++) total.v[i] = before.v[i] + sum.v[i];
+        }
+        write<W>(at(row), total);
+        for (int i = 0; i < W; i++) sum.v[i] = stored<T>(sum.v[i]);
+    }
+};
+
 // Statistics of a part's rows, shifted by the first of them: sums of y and y^2 would lose every digit of the variance where the mean is
 // large against the deviation.
-template <class Tile> __device__ __forceinline__ void leave_stats(float* partial, int m0, int n0, int pixels, int filters) {
-    fold_columns<Tile>(
-        pixels - m0, filters - n0, ceil_div(pixels - m0, PART),
-        [](int, int, float y, float pivot, float (&sum)[2]) {
-            const float d = y - pivot;
-            sum[0] += d, sum[1] = fmaf(d, d, sum[1]);
-        },
-        [&](int part, int col, float pivot, const float (&sum)[2]) {
-            float* to = partial + (int64_t)(m0 / PART + part) * 3 * filters + n0 + col;
-            to[0] = pivot, to[filters] = sum[0], to[2 * filters] = sum[1];
-        });
-}
+template <int W> struct Stats {
+    struct Fetched {};
+    float* partial; // of the tile's first part and column
+    int filters;
+
+    __device__ __forceinline__ Fetched fetch(int, int) const { return {}; }
+    __device__ __forceinline__ void add(const Floats<W>& y, const Floats<W>& pivot, Fetched, Floats<W> (&sum)[2]) const {
+        for (int i = 0; i < W; i++) {
+            const float d = y.v[i] - pivot.v[i];
+            sum[0].v[i] += d, sum[1].v[i] = fmaf(d, d, sum[1].v[i]);
+        }
+    }
+    __device__ __forceinline__ void leave(int part, int col, float pivot, const float (&sum)[2]) const {
+        float* to = partial + (int64_t)part * 3 * filters + col;
+        to[0] = pivot, to[filters] = sum[0], to[2 * filters] = sum[1];
+    }
+};
 
 template <class Math, class Tile, bool VEC, class T = typename Math::Element>
 __device__ __forceinline__ void conv2d(
@@ -45,20 +83,11 @@ __device__ __forceinline__ void conv2d(
     const Rows<T> b{w, filters * (int)sizeof(T), depth, filters};
     constexpr int W = VEC ? WIDE<T> : 1;
     const bool keep = finish.partial != nullptr;
-    const auto leave = [&](int row, int col, Floats<W>& sum) {
-        const int m = m0 + row, n = n0 + col;
-        if (m >= pixels || n >= filters) return;
-        for (int i = 0; i < W; i++) {
-            const float scaled = finish.scale ? sum.v[i] * finish.scale[n + i] : sum.v[i];
-            sum.v[i] = activate(finish.act, finish.bias ? scaled + finish.bias[n + i] : scaled);
-        }
-        write<W>(y + (int64_t)m * y_pitch + n, sum, finish.add);
-        if (keep) {
-            for (int i = 0; i < W; i++) sum.v[i] = stored<T>(sum.v[i]);
-        }
-    };
-    product<Math, Tile, VEC, W>(a, b, m0, n0, 0, depth, leave, keep);
-    if (keep) leave_stats<Tile>(finish.partial, m0, n0, pixels, filters);
+    const Results<W, T> results{finish, y, y_pitch, m0, n0, pixels, filters};
+    product<Math, Tile, VEC, W>(a, b, m0, n0, 0, depth, results, keep);
+    if (!keep) return;
+    const Stats<W> stats{finish.partial + (int64_t)m0 / PART * 3 * filters + n0, filters};
+    fold_columns<Tile, W>(pixels - m0, filters - n0, ceil_div(pixels - m0, PART), stats);
 }
 
 #define CONV2D(suffix, Math, Tile, VEC)                                                                                         \

@@ -6,6 +6,27 @@
 // is cut into splits (blockIdx.y), a number that follows from the shape; their results lie in scratch memory and are added in order.
 #include "warpgroup.cuh"
 
+// A thread's columns of the gradient on their way to memory.
+template <int W> struct Gradients {
+    using Fetched = Raw<W, float>; // what lies there, if it is added to
+    float* dw;
+    int m0, n0, rows, filters, add;
+    int n;
+
+    __device__ __forceinline__ void start(int col) { n = n0 + col; }
+    __device__ __forceinline__ bool real(int row) const { return m0 + row < rows && n < filters; }
+    __device__ __forceinline__ float* at(int row) const { return dw + (int64_t)(m0 + row) * filters + n; }
+    __device__ __forceinline__ Fetched fetch(int row) const { return fetch_if<W>(add && real(row), at(row)); }
+    __device__ __forceinline__ void leave(int row, Floats<W> sum, const Fetched& old) const {
+        if (!real(row)) return;
+        if (add) {
+            const Floats<W> before = floats(old);
+            for (int i = 0; i < W; i++) sum.v[i] = before.v[i] + sum.v[i];
+        }
+        write<W>(at(row), sum);
+    }
+};
+
 template <class Math, class Tile, bool VEC, class T = typename Math::Element>
 __device__ __forceinline__ void conv2d_dw(
     const T* x, // (images * in_h * in_w, channels), pitch
@@ -21,12 +42,9 @@ __device__ __forceinline__ void conv2d_dw(
     a.image = {x, x_pitch * (int)sizeof(T), window.in_h, window.in_w};
     a.window = window, a.pixels = last, a.channels = channels, a.by_channels = by_channels;
     const Rows<T> b{dy, dy_pitch * (int)sizeof(T), last, filters};
-    float* out = dw + (int64_t)blockIdx.y * rows * filters;
     constexpr int W = VEC ? WIDE<float> : 1;
-    product<Math, Tile, VEC, W>(a, b, m0, n0, first, last, [&](int row, int col, Floats<W> sum) {
-        const int m = m0 + row, n = n0 + col;
-        if (m < rows && n < filters) write<W>(out + (int64_t)m * filters + n, sum, add);
-    });
+    const Gradients<W> gradients{dw + (int64_t)blockIdx.y * rows * filters, m0, n0, rows, filters, add};
+    product<Math, Tile, VEC, W>(a, b, m0, n0, first, last, gradients);
 }
 
 #define CONV2D_DW(suffix, Math, Tile, VEC)                                                                                      \
@@ -44,6 +62,7 @@ extern "C" __global__ void __launch_bounds__(256) sum_splits(const float* partia
     const int i = blockIdx.x * 256 + threadIdx.x;
     if (i >= n) return;
     float sum = add ? dw[i] : 0.0f;
+#pragma unroll 8
     for (int s = 0; s < splits; s++) sum += partial[(int64_t)s * n + i];
     dw[i] = sum;
 }

@@ -15,6 +15,68 @@ struct Beyond {
     int act, parts;             // parts of the largest class
 };
 
+// A thread's columns of the gradient on their way to memory.
+template <int W, class T> struct Gradients {
+    struct Fetched {
+        T* at;
+        Raw<W, T> x, old; // what it goes through; what lies there, if it is added to
+    };
+    const Beyond& beyond;
+    const Lattice& lattice;
+    T* dx;
+    const T* x;
+    int dx_pitch, x_pitch, m0, n0, pixels, inputs, sum_up;
+    int n;
+    Floats<W> scale, shift;
+
+    __device__ __forceinline__ void start(int col) {
+        n = n0 + col;
+        if (n < inputs && beyond.partial) scale = channels<W>(beyond.scale + n), shift = channels<W>(beyond.shift + n);
+    }
+    __device__ __forceinline__ Fetched fetch(int row) const {
+        if (m0 + row >= pixels || n >= inputs) return {};
+        const int64_t pixel = lattice.input_pixel(m0 + row);
+        T* at = dx + pixel * dx_pitch + n;
+        return {at, fetch_if<W>(beyond.act != LINEAR, x + pixel * x_pitch + n), fetch_if<W>(sum_up, at)};
+    }
+    __device__ __forceinline__ void leave(int, Floats<W>& sum, const Fetched& f) const {
+        if (!f.at) return;
+        if (beyond.act != LINEAR) {
+            const Floats<W> p = floats(f.x);
+            for (int i = 0; i < W; i++) {
+                const float d = sum.v[i];
+                sum.v[i] = beyond.partial ? before(beyond.act, d, p.v[i], scale.v[i], shift.v[i]) : through(beyond.act, d, p.v[i]);
+            }
+        }
+        Floats<W> total = sum;
+        if (sum_up) {
+            const Floats<W> old = floats(f.old);
+            for (int i = 0; i < W; i++) total.v[i] = old.v[i] + sum.v[i];
+        }
+        write<W>(f.at, total);
+        for (int i = 0; i < W; i++) sum.v[i] = stored<T>(sum.v[i]);
+    }
+};
+
+// The sums of a batch norm's gradient.
+template <int W, class T> struct NormSums {
+    using Fetched = Raw<W, T>;
+    const Lattice& lattice;
+    const T* x; // of the tile's first column
+    int x_pitch, m0, inputs;
+    float* partial; // of the tile's first part and column
+
+    __device__ __forceinline__ Fetched fetch(int row, int col) const { return ::fetch<W>(x + lattice.input_pixel(m0 + row) * x_pitch + col); }
+    __device__ __forceinline__ void add(const Floats<W>& dz, const Floats<W>&, const Fetched& raw, Floats<W> (&sum)[2]) const {
+        const Floats<W> p = floats(raw);
+        for (int i = 0; i < W; i++) sum[0].v[i] = fmaf(dz.v[i], p.v[i], sum[0].v[i]), sum[1].v[i] += dz.v[i];
+    }
+    __device__ __forceinline__ void leave(int part, int col, float, const float (&sum)[2]) const {
+        float* to = partial + (int64_t)part * 2 * inputs + col;
+        to[0] = sum[0], to[inputs] = sum[1];
+    }
+};
+
 template <class Math, class Tile, bool VEC, class T = typename Math::Element>
 __device__ __forceinline__ void conv2d_dx(
     const T* dy, // (images * out_h * out_w, filters), pitch
@@ -32,35 +94,13 @@ __device__ __forceinline__ void conv2d_dx(
     const TurnedFilter<T> b{w, lattice, channels, filters, by_filters};
     constexpr int W = VEC ? WIDE<T> : 1;
     const bool keep = beyond.partial != nullptr;
-    const auto leave = [&](int row, int col, Floats<W>& sum) {
-        const int m = m0 + row, n = n0 + col;
-        if (m >= pixels || n >= channels) return;
-        const int64_t pixel = lattice.input_pixel(m);
-        if (beyond.act != LINEAR) {
-            const Floats<W> p = read<W>(x + pixel * x_pitch + n);
-            for (int i = 0; i < W; i++) {
-                const float d = sum.v[i];
-                sum.v[i] = keep ? before(beyond.act, d, p.v[i], beyond.scale[n + i], beyond.shift[n + i]) : through(beyond.act, d, p.v[i]);
-            }
-        }
-        write<W>(dx + pixel * dx_pitch + n, sum, add);
-        if (keep) {
-            for (int i = 0; i < W; i++) sum.v[i] = stored<T>(sum.v[i]);
-        }
-    };
+    const Gradients<W, T> gradients{beyond, lattice, dx, x, dx_pitch, x_pitch, m0, n0, pixels, channels, add};
     // The grid is that of the largest class. A block beyond a smaller one has no slab to sum.
-    product<Math, Tile, VEC, W>(a, b, m0, n0, 0, m0 < pixels ? depth : 0, leave, keep);
+    product<Math, Tile, VEC, W>(a, b, m0, n0, 0, m0 < pixels ? depth : 0, gradients, keep);
     if (!keep) return;
-    fold_columns<Tile>(
-        pixels - m0, channels - n0, beyond.parts - m0 / PART,
-        [&](int row, int col, float dz, float, float (&sum)[2]) {
-            sum[0] = fmaf(dz, load(x + lattice.input_pixel(m0 + row) * x_pitch + n0 + col), sum[0]);
-            sum[1] += dz;
-        },
-        [&](int part, int col, float, const float (&sum)[2]) {
-            float* to = beyond.partial + ((int64_t)blockIdx.y * beyond.parts + m0 / PART + part) * 2 * channels + n0 + col;
-            to[0] = sum[0], to[channels] = sum[1];
-        });
+    float* partial = beyond.partial + ((int64_t)blockIdx.y * beyond.parts + m0 / PART) * 2 * channels + n0;
+    const NormSums<W, T> sums{lattice, x + n0, x_pitch, m0, channels, partial};
+    fold_columns<Tile, W>(pixels - m0, channels - n0, beyond.parts - m0 / PART, sums);
 }
 
 // One block is all that is asked for without vectors: a compiler that hopes for one more than fits spills a register or two for it.

@@ -277,23 +277,36 @@ template <class Math, class Tile, bool VEC> struct Multiply {
     }
 };
 
-// Results (m0.., n0..) of the sum over first <= k < last of a(m, k) b(k, n). `finish(row, col, sums)` receives W neighbouring
-// results of the tile; results beyond the matrix are among them. With `keep` the tile then holds what `finish` left there, for
-// epilogue.cuh.
+// Rows of a thread whose further operands are on their way at a time.
+constexpr int TOGETHER = 4;
+
+// Results (m0.., n0..) of the sum over first <= k < last of a(m, k) b(k, n), finished and written by `finish`: a thread has W neighbouring
+// columns, from finish.start(col) on, of some rows of the tile, and calls finish.fetch(row) for what a row needs from memory, then
+// finish.leave(row, sums, fetched). Results beyond the matrix are among them. With `keep` the tile then holds what `leave` left in the
+// sums, for epilogue.cuh.
 template <class Math, class Tile, bool VEC, int W, class A, class B, class Finish>
 __device__ __forceinline__ void product(const A& a, const B& b, int m0, int n0, int first, int last, Finish finish, bool keep = false) {
     Multiply<Math, Tile, VEC>::run(a, b, m0, n0, first, last);
     __syncthreads();
-    float* results = reinterpret_cast<float*>(smem_raw); // [BM][PITCH]
-    for (int i = threadIdx.x * W; i < Tile::BM * Tile::BN; i += Tile::THREADS * W) {
-        const int row = i / Tile::BN, col = i % Tile::BN;
-        Floats<W> pack;
+    constexpr int ACROSS = Tile::BN / W, STEP = Tile::THREADS / ACROSS;
+    static_assert(Tile::THREADS % ACROSS == 0, "a thread stays in its columns");
+    const int col = threadIdx.x % ACROSS * W;
+    float* results = reinterpret_cast<float*>(smem_raw) + col; // [BM][PITCH]
+    finish.start(col);
+#pragma unroll 1
+    for (int row = threadIdx.x / ACROSS; row < Tile::BM; row += STEP * TOGETHER) {
+        typename Finish::Fetched fetched[TOGETHER];
 #pragma unroll
-        for (int w = 0; w < W; w++) pack.v[w] = results[row * Tile::PITCH + col + w];
-        finish(row, col, pack);
-        if (keep) {
+        for (int i = 0; i < TOGETHER; i++) {
+            if (row + i * STEP < Tile::BM) fetched[i] = finish.fetch(row + i * STEP);
+        }
 #pragma unroll
-            for (int w = 0; w < W; w++) results[row * Tile::PITCH + col + w] = pack.v[w];
+        for (int i = 0; i < TOGETHER; i++) {
+            const int here = row + i * STEP;
+            if (here >= Tile::BM) continue;
+            Floats<W> sums = read<W>(results + here * Tile::PITCH);
+            finish.leave(here, sums, fetched[i]);
+            if (keep) write<W>(results + here * Tile::PITCH, sums);
         }
     }
 }

@@ -16,8 +16,8 @@ struct Warpgroup {
 template <int BM_, int BN_, int WM_, int LOADERS_, int STAGES_, int BLOCKS_> struct WarpgroupTile {
     static constexpr int BM = BM_, BN = BN_, WM = WM_, LOADERS = LOADERS_, STAGES = STAGES_;
     static constexpr int GROUPS = BM / WM, THREADS = GROUPS * 128 + LOADERS;
-    static constexpr int BLOCKS = BLOCKS_; // that share a multiprocessor
-    static constexpr int PITCH = BN + 4;
+    static constexpr int BLOCKS = BLOCKS_;  // that share a multiprocessor
+    static constexpr int PITCH = BN + 8; // floats from row to row of the results: fragments of four rows meet in no bank
 };
 
 // EXTENT x BK elements in rows of 128 bytes: of 64 k where these are neighbours in memory, otherwise panels of 64 neighbours along m (or n).

@@ -31,7 +31,7 @@ table! {
      conv2d_dw_bf16_warpgroup_64x64, conv2d_dw_bf16_warpgroup_128x32, conv2d_dw_bf16_warpgroup_64x32]: bf16;
 }
 
-/// Tiles of 64 x 64 results and splits together that keep a large GPU busy: two rounds of small blocks on some 130 processors.
+/// Tiles of 128 x 128 results and splits together that keep a large GPU busy: two on each of some 130 processors.
 const PARTS: usize = 264;
 
 /// The fewest pixels that are worth a split of their own, and the most splits.
@@ -40,9 +40,9 @@ const SPLITS: usize = 128;
 
 /// Pixels of a split and number of splits. They follow from the shape alone, because they settle the order of a sum.
 fn splits(x: Ty, dy: Ty, taps: usize) -> (usize, usize) {
-    let (filter, pixels) = ((taps * x.shape.cols()).div_ceil(64) * dy.shape.cols().div_ceil(64), dy.shape.rows());
+    let (filter, pixels) = ((taps * x.shape.cols()).div_ceil(128) * dy.shape.cols().div_ceil(128), dy.shape.rows());
     let wanted = PARTS.div_ceil(filter).min(pixels.div_ceil(PIXELS)).clamp(1, SPLITS);
-    let each = pixels.div_ceil(wanted).next_multiple_of(32);
+    let each = pixels.div_ceil(wanted).next_multiple_of(64);
     (each, pixels.div_ceil(each))
 }
 

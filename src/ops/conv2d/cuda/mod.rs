@@ -164,6 +164,11 @@ impl Product {
         rows.div_ceil(self.tile().rows) * cols.div_ceil(self.tile().cols)
     }
 
+    /// Floats by which a row of the results is padded in shared memory.
+    fn pad(&self) -> usize {
+        if self.arithmetic == Arithmetic::Warpgroup { 8 } else { 4 }
+    }
+
     /// Bytes of the barriers of a ring: two for each slab.
     fn barriers(&self) -> usize {
         if self.arithmetic == Arithmetic::Warpgroup { 16 * self.tile().stages } else { 0 }
@@ -174,7 +179,7 @@ impl Product {
     fn shared(&self, k_inner: [bool; 2]) -> usize {
         let tile = self.tile();
         let stage = self.arithmetic.slab(tile.rows, k_inner[0]) + self.arithmetic.slab(tile.cols, k_inner[1]);
-        (stage * tile.stages).max(tile.rows * (tile.cols + 4) * 4) + self.barriers()
+        (stage * tile.stages).max(tile.rows * (tile.cols + self.pad()) * 4) + self.barriers()
     }
 }
 
