@@ -1,8 +1,8 @@
 // The fully connected layer: a matrix product with few columns, the classes. f32 under every precision.
 #include "elements.cuh"
 
-// Columns that a warp computes together.
-constexpr int GROUP = 8;
+// Columns that a warp computes together, and terms that a lane has on their way at once.
+constexpr int GROUP = 8, BATCH = 4;
 
 // y[n, c] (+)= sum_k x[n, k] w[k, c]: a warp has one row and GROUP columns, its lanes share the sum over k.
 extern "C" __global__ void __launch_bounds__(THREADS) dense_f32(
@@ -16,10 +16,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) dense_f32(
     const int n = warp / groups, c = warp % groups * GROUP, count = min(GROUP, cols - c);
     const float* from = row(x, x_pitch, n);
     float sum[GROUP] = {};
-    for (int k = lane; k < depth; k += 32) {
+    for (int k0 = lane; k0 < depth; k0 += 32 * BATCH) {
+        float in[BATCH], weight[BATCH][GROUP];
 #pragma unroll
-        for (int i = 0; i < GROUP; i++) {
-            if (i < count) sum[i] = fmaf(from[k], w[(int64_t)k * cols + c + i], sum[i]);
+        for (int b = 0; b < BATCH; b++) {
+            const int k = k0 + 32 * b;
+            in[b] = k < depth ? from[k] : 0.0f;
+#pragma unroll
+            for (int i = 0; i < GROUP; i++) weight[b][i] = k < depth && i < count ? w[(int64_t)k * cols + c + i] : 0.0f;
+        }
+#pragma unroll
+        for (int b = 0; b < BATCH; b++) {
+#pragma unroll
+            for (int i = 0; i < GROUP; i++) sum[i] = fmaf(in[b], weight[b][i], sum[i]);
         }
     }
 #pragma unroll

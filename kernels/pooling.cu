@@ -62,6 +62,178 @@ __device__ __forceinline__ void max_pool(const T* x, int x_pitch, T* y, int y_pi
     KERNEL_EXPORT(max_pool_##type)
 SAME_TYPES(MAX_POOL)
 
+// The gradients of windows of K x K that go two pixels at a time, K = 2 or 3 (below: any window).
+//
+// Counted with the padding, pixels 2 i and 2 i + 1 are in window i; for K = 3, pixel 2 i is in window i - 1 as well. So a thread takes a
+// column of patches of 2 x 2 pixels and goes down: for each row it finds the first maximum of BACK + 1 windows side by side, from the
+// first maxima of their rows, and hands their gradients to the patch.
+template <int K> constexpr int BACK = K - 2; // windows before window i that hold a pixel of patch i, along one axis
+
+// A tap of a window is row * K + column. Those of W channels share a word, four bits each; this one is the same for all.
+__device__ __forceinline__ unsigned for_all_channels(int tap) { return tap * 0x11111111u; }
+constexpr unsigned NO_TAP = 0xffffffffu; // of windows that do not exist
+
+// The largest values so far of windows side by side, and their taps.
+template <int K, int W> struct Best {
+    float value[BACK<K> + 1][W];
+    unsigned taps[BACK<K> + 1];
+
+    // A later value of a window: only a larger one counts.
+    __device__ __forceinline__ void follow(int b, int w, float next, unsigned next_taps) {
+        const unsigned mask = 15u << 4 * w;
+        const bool larger = next > value[b][w];
+        value[b][w] = larger ? next : value[b][w];
+        taps[b] = larger ? (taps[b] & ~mask) | (next_taps & mask) : taps[b];
+    }
+};
+
+// The taps of a window's first maxima, and the gradient of the window.
+template <int W, class T> struct Given {
+    unsigned taps;
+    Raw<W, T> dy;
+
+    // Adds the gradient of the channels whose first maximum is this tap.
+    __device__ __forceinline__ void to(Floats<W>& sum, int tap) const {
+        const Floats<W> gradient = floats(dy);
+        const unsigned differ = taps ^ for_all_channels(tap);
+#pragma unroll
+        for (int w = 0; w < W; ++w) sum.v[w] += differ & 15u << 4 * w ? 0.0f : gradient.v[w];
+    }
+};
+
+// Strip r of an input: patches first..last of patch column j of an image.
+struct Patches {
+    int image, j, first, last;
+    __device__ __forceinline__ Patches(int r, const Window& g, int tall) {
+        const int across = (g.in_w - 1 + g.pad_left) / 2 + 1, down = (g.in_h - 1 + g.pad_top) / 2 + 1, strips = (down + tall - 1) / tall;
+        const int strip = r / across;
+        j = r - strip * across, image = strip / strips;
+        first = (strip - image * strips) * tall, last = min(first + tall, down);
+    }
+};
+
+// Padding is read as the nearest pixel of the image: that is in the window too, so no maximum changes, and it has that pixel's tap, which
+// is what counts. `nearest` is the coordinate that coordinate `at` of the padded image reads.
+__device__ __forceinline__ int nearest(int at, int pad, int size) { return min(max(at - pad, 0), size - 1); }
+
+// dx (+)= sum of dy over the windows whose first maximum is this pixel.        reads s of x and of dy / 4, writes s
+template <int K, int W, class T, class U>
+__device__ __forceinline__ void max_pool_dx_by_two(
+    const T* dy, int dy_pitch, const T* x, int x_pitch, U* dx, int dx_pitch, const Window& g, Patches p, int add) {
+    constexpr int WINDOWS = BACK<K> + 1, COLUMNS = 2 * BACK<K> + K;
+    const int left = 2 * (p.j - BACK<K>); // the first column of the windows, counted with the padding
+    int column[COLUMNS];                  // the columns of the image that they read
+#pragma unroll
+    for (int q = 0; q < COLUMNS; ++q) column[q] = nearest(left + q, g.pad_left, g.in_w);
+
+    // The first maxima of row `at`, counted with the padding, for windows whose first row is `top`.
+    const auto best_of_row = [&](const Raw<W, T>(&in)[COLUMNS], int at, int top) {
+        const int row_tap = (nearest(at, g.pad_top, g.in_h) + g.pad_top - top) * K;
+        Floats<W> pixel[COLUMNS];
+#pragma unroll
+        for (int q = 0; q < COLUMNS; ++q) pixel[q] = floats(in[q]);
+        Best<K, W> best;
+#pragma unroll
+        for (int b = 0; b < WINDOWS; ++b) {
+#pragma unroll
+            for (int q = 0; q < K; ++q) {
+                const unsigned taps = for_all_channels(row_tap + column[2 * b + q] + g.pad_left - (left + 2 * b));
+                if (q == 0) best.taps[b] = taps;
+#pragma unroll
+                for (int w = 0; w < W; ++w) {
+                    if (q == 0) best.value[b][w] = pixel[2 * b].v[w];
+                    else best.follow(b, w, pixel[2 * b + q].v[w], taps);
+                }
+            }
+        }
+        return best;
+    };
+    const auto fetch_row = [&](Raw<W, T>(&in)[COLUMNS], int at) {
+        const int first = (p.image * g.in_h + nearest(at, g.pad_top, g.in_h)) * g.in_w;
+#pragma unroll
+        for (int q = 0; q < COLUMNS; ++q) in[q] = fetch<W>(row(x, x_pitch, first + column[q]));
+    };
+
+    Given<W, T> above[WINDOWS]; // the windows of the row before
+    Best<K, W> best;            // of window row i, as far as it is known
+    for (int i = p.first - BACK<K>; i < p.last; ++i) {
+        const int top = 2 * i;
+        Raw<W, T> in[K][COLUMNS];
+        Given<W, T> given[WINDOWS];
+        // For K = 3 the first row is the last one of the window before.
+        const int known = K == 3 && i >= p.first ? 1 : 0;
+        if (!known) fetch_row(in[0], top);
+#pragma unroll
+        for (int q = 1; q < K; ++q) fetch_row(in[q], top + q);
+#pragma unroll
+        for (int b = 0; b < WINDOWS; ++b) {
+            const int j = p.j - BACK<K> + b;
+            const bool real = (unsigned)i < (unsigned)g.out_h && (unsigned)j < (unsigned)g.out_w;
+            given[b].taps = real ? 0 : NO_TAP;
+            given[b].dy = fetch_if<W>(real, row(dy, dy_pitch, (p.image * g.out_h + i) * g.out_w + j));
+        }
+        if (!known) best = best_of_row(in[0], top, top);
+        Best<K, W> later;
+#pragma unroll
+        for (int q = 1; q < K; ++q) {
+            later = best_of_row(in[q], top + q, top);
+#pragma unroll
+            for (int b = 0; b < WINDOWS; ++b)
+#pragma unroll
+                for (int w = 0; w < W; ++w) best.follow(b, w, later.value[b][w], later.taps[b]);
+        }
+#pragma unroll
+        for (int b = 0; b < WINDOWS; ++b) given[b].taps |= best.taps[b], later.taps[b] -= for_all_channels(2 * K);
+        best = later; // as row 0 of the next windows
+
+        // Pixel (2 i + r, 2 j + q) is tap (r, q) of window (i, j), tap (2, q) of window (i - 1, j) if r = 0, and so on.
+        if (i >= p.first) {
+#pragma unroll
+            for (int r = 0; r < 2; ++r) {
+#pragma unroll
+                for (int q = 0; q < 2; ++q) {
+                    const int at_row = top + r - g.pad_top, at_column = 2 * p.j + q - g.pad_left;
+                    Floats<W> sum = {};
+                    if (K == 3 && r == 0) {
+                        if (q == 0) above[0].to(sum, 2 * K + 2);
+                        above[WINDOWS - 1].to(sum, 2 * K + q);
+                    }
+                    if (K == 3 && q == 0) given[0].to(sum, r * K + 2);
+                    given[WINDOWS - 1].to(sum, r * K + q);
+                    if ((unsigned)at_row < (unsigned)g.in_h && (unsigned)at_column < (unsigned)g.in_w)
+                        write<W>(row(dx, dx_pitch, (p.image * g.in_h + at_row) * g.in_w + at_column), sum, add);
+                }
+            }
+        }
+#pragma unroll
+        for (int b = 0; b < WINDOWS; ++b) above[b] = given[b];
+    }
+}
+template <int W, class T, class U>
+__device__ __forceinline__ void max_pool_dx_by_two(
+    const T* dy, int dy_pitch, const T* x, int x_pitch, U* dx, int dx_pitch, Sheet s, const Window& g, int tall, int add) {
+    const int c = first_column<W>(s);
+    if (c >= s.cols) return;
+    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
+        const Patches patches(r, g, tall);
+        if (g.kernel_h == 3) max_pool_dx_by_two<3, W>(dy + c, dy_pitch, x + c, x_pitch, dx + c, dx_pitch, g, patches, add);
+        else max_pool_dx_by_two<2, W>(dy + c, dy_pitch, x + c, x_pitch, dx + c, dx_pitch, g, patches, add);
+    }
+}
+#define MAX_POOL_DX_BY_TWO(type, T, U)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2) max_pool_dx_by_two_##type(                                        \
+        const T* dy, /* (N * out_h * out_w, cols) */                                                                           \
+        int dy_pitch,                                                                                                          \
+        const T* x,  /* (N * in_h * in_w, cols) */                                                                             \
+        int x_pitch,                                                                                                           \
+        U* dx,       /* (N * in_h * in_w, cols) */                                                                             \
+        int dx_pitch, Sheet s /* rows: strips */, Window g, int tall, int add) {                                               \
+        if (s.width > 1) max_pool_dx_by_two<WIDE<T, U>>(dy, dy_pitch, x, x_pitch, dx, dx_pitch, s, g, tall, add);              \
+        else max_pool_dx_by_two<1>(dy, dy_pitch, x, x_pitch, dx, dx_pitch, s, g, tall, add);                                   \
+    }                                                                                                                          \
+    KERNEL_EXPORT(max_pool_dx_by_two_##type)
+ALL_TYPES(MAX_POOL_DX_BY_TWO)
+
 // Which of the W channels of input pixel (i, j) do not hold the first maximum of a window, as bits: an earlier tap is as large, or a
 // later one larger.
 template <int W, class T>
@@ -79,8 +251,7 @@ __device__ __forceinline__ unsigned not_first(
     return lost;
 }
 
-// dx (+)= sum of dy over the windows whose first maximum is this pixel. Every pixel looks through the windows that hold it (4 of 9 taps at
-// most for 3x3/2), so that nothing is stored for the backward pass and no two threads write to one place.
+// The same for any window: every pixel looks through the windows that hold it, so that no two threads write to one place.
 //        reads s of x and of dy / (stride_h stride_w), writes s
 template <int W, class T, class U>
 __device__ __forceinline__ void max_pool_dx(

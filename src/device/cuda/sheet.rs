@@ -1,15 +1,15 @@
 //! How the threads of an element-wise launch lie on a matrix or a vector; `kernels/elements.cuh` is the other side.
 
-use super::{Matrix, tiles};
+use super::{Cuda, Matrix, tiles};
 use crate::base::DType;
 use crate::kernel_struct;
 
 /// Threads of every block of an element-wise kernel.
 pub const THREADS: u32 = 256;
 
-/// Blocks beyond which a launch gives its threads more rows instead: four for each multiprocessor of the largest chips. With several
-/// rows on their way in each thread they keep the memory busy, and each thread reads its per-channel vectors once.
-const ENOUGH: usize = 528;
+/// Blocks for each multiprocessor, beyond which a launch gives its threads more rows instead. With several rows on their way in each
+/// thread they keep the memory busy, and each thread reads its per-channel vectors once.
+const ENOUGH: usize = 4;
 
 /// The most blocks that walk over a vector. The sums of a norm are cut by it, so it must not follow the chip.
 const WALKERS: usize = 1024;
@@ -45,17 +45,22 @@ impl Sheet {
         Sheet { rows, cols, across, width }
     }
 
+    /// Blocks along the columns and along the rows. It follows the chip: each row is computed by itself.
+    pub fn grid(&self, device: &Cuda) -> (usize, usize) {
+        let along = self.across_blocks();
+        let down = (self.rows as usize).div_ceil(self.rows_of_block());
+        // Few rows: one for each thread. Many: as many blocks as keep the chip busy, up to eight rows for each thread.
+        (along, down.min((ENOUGH * device.processors()).div_ceil(along)).max(down.div_ceil(8)).clamp(1, TALLEST))
+    }
+
     /// As [`Sheet::grid`], with a thread for each row and pack wherever there can be: for rows that are much work.
     pub fn grid_of_single_rows(&self) -> (usize, usize) {
         (self.across_blocks(), (self.rows as usize).div_ceil(self.rows_of_block()).clamp(1, TALLEST))
     }
 
-    /// Blocks along the columns and along the rows.
-    pub fn grid(&self) -> (usize, usize) {
-        let along = self.across_blocks();
-        let down = (self.rows as usize).div_ceil(self.rows_of_block());
-        // Few rows: one for each thread. Many: as many blocks as the chip holds, up to eight rows for each thread.
-        (along, down.min(ENOUGH.div_ceil(along)).max(down.div_ceil(8)).clamp(1, TALLEST))
+    /// The same columns of as many rows.
+    pub fn with_rows(self, rows: usize) -> Self {
+        Sheet { rows: rows as i32, ..self }
     }
 
     /// Blocks along the columns.

@@ -26,7 +26,7 @@ impl Run<Cuda> for Activation {
         let (x, y) = (call.src(0), call.dst(0));
         let sheet = Sheet::of(&[x, y]);
         let arguments = (x.ptr, x.pitch, y.ptr, y.pitch, sheet, number(self.act), y.add);
-        call.launch(activation.of(&[x], y), sheet.grid(), THREADS, 0, arguments);
+        call.launch(activation.of(&[x], y), sheet.grid(call.device), THREADS, 0, arguments);
     }
 }
 
@@ -35,6 +35,6 @@ impl Run<Cuda> for ActivationDx {
         let (dy, y, dx) = (call.src(0), call.src(1), call.dst(0));
         let sheet = Sheet::of(&[dy, y, dx]);
         let arguments = (dy.ptr, dy.pitch, y.ptr, y.pitch, dx.ptr, dx.pitch, sheet, number(self.act), dx.add);
-        call.launch(activation_dx.of(&[dy, y], dx), sheet.grid(), THREADS, 0, arguments);
+        call.launch(activation_dx.of(&[dy, y], dx), sheet.grid(call.device), THREADS, 0, arguments);
     }
 }

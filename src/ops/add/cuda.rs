@@ -36,6 +36,6 @@ impl Run<Cuda> for Add {
         }
         let sheet = Sheet::of(&matrices);
         let kernel = if y.dtype == DType::Bf16 { add_bf16 } else { add_f32 };
-        call.launch(kernel, sheet.grid(), THREADS, 0, (all, y.ptr, y.pitch, sheet, y.add));
+        call.launch(kernel, sheet.grid(call.device), THREADS, 0, (all, y.ptr, y.pitch, sheet, y.add));
     }
 }

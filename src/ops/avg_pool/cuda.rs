@@ -23,7 +23,7 @@ impl Run<Cuda> for AvgPool {
         let geom = geom(&self.window, self.count_padding, [height, width]).expect("shape inference admits the window");
         let sheet = Sheet::of(&[y, x]);
         let arguments = (x.ptr, x.pitch, y.ptr, y.pitch, sheet, Window::on(&geom), self.count_padding.into(), y.add);
-        call.launch(avg_pool.of(&[x], y), sheet.grid(), THREADS, 0, arguments);
+        call.launch(avg_pool.of(&[x], y), sheet.grid(call.device), THREADS, 0, arguments);
     }
 }
 
@@ -34,6 +34,6 @@ impl Run<Cuda> for AvgPoolDx {
         let (sheet, [in_h, in_w]) = (Sheet::of(&[dx, dy]), geom.input);
         let (window, by_in_w, by_in_pixels) = (Window::on(&geom), Divisor::by(in_w), Divisor::by(in_h * in_w));
         let arguments = (dy.ptr, dy.pitch, dx.ptr, dx.pitch, sheet, window, by_in_w, by_in_pixels, self.count_padding.into(), dx.add);
-        call.launch(avg_pool_dx.of(&[dy], dx), sheet.grid(), THREADS, 0, arguments);
+        call.launch(avg_pool_dx.of(&[dy], dx), sheet.grid(call.device), THREADS, 0, arguments);
     }
 }

@@ -18,7 +18,7 @@ impl Run<Cuda> for BiasAdd {
     fn run(&self, call: &Call<'_, Cuda>) {
         let (x, b, y) = (call.src(0), call.src(1), call.dst(0));
         let sheet = Sheet::of(&[x, y]);
-        call.launch(bias_add.of(&[x], y), sheet.grid(), THREADS, 0, (x.ptr, x.pitch, b.floats(), y.ptr, y.pitch, sheet, y.add));
+        call.launch(bias_add.of(&[x], y), sheet.grid(call.device), THREADS, 0, (x.ptr, x.pitch, b.floats(), y.ptr, y.pitch, sheet, y.add));
     }
 }
 

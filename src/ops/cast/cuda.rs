@@ -30,7 +30,7 @@ impl Run<Cuda> for Cast {
     fn run(&self, call: &Call<'_, Cuda>) {
         let (x, y) = (call.src(0), call.dst(0));
         let sheet = Sheet::of(&[x, y]);
-        call.launch(copy.of(&[x], y), sheet.grid(), THREADS, 0, (x.ptr, x.pitch, y.ptr, y.pitch, sheet, y.add));
+        call.launch(copy.of(&[x], y), sheet.grid(call.device), THREADS, 0, (x.ptr, x.pitch, y.ptr, y.pitch, sheet, y.add));
     }
 }
 

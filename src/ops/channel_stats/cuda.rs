@@ -65,6 +65,6 @@ impl Run<Cuda> for ChannelStatsDx {
         let (x, dx, [mean, dmean, dvar]) = (call.src(0), call.dst(0), [1, 2, 3].map(|i| call.src(i).floats()));
         let sheet = Sheet::of(&[x, dx]);
         let arguments = (x.ptr, x.pitch, mean, dmean, dvar, dx.ptr, dx.pitch, sheet, dx.add);
-        call.launch(channel_stats_dx.of(&[x], dx), sheet.grid(), THREADS, 0, arguments);
+        call.launch(channel_stats_dx.of(&[x], dx), sheet.grid(call.device), THREADS, 0, arguments);
     }
 }

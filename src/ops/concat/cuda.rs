@@ -13,7 +13,7 @@ kernels! { in "elementwise";
 /// `y (+)= x`, of whatever storage types.
 fn put(call: &Call<'_, Cuda>, x: Matrix, y: Matrix) {
     let sheet = Sheet::of(&[x, y]);
-    call.launch(copy.of(&[x], y), sheet.grid(), THREADS, 0, (x.ptr, x.pitch, y.ptr, y.pitch, sheet, y.add));
+    call.launch(copy.of(&[x], y), sheet.grid(call.device), THREADS, 0, (x.ptr, x.pitch, y.ptr, y.pitch, sheet, y.add));
 }
 
 impl Run<Cuda> for Concat {

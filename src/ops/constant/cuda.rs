@@ -12,7 +12,7 @@ kernels! { in "elementwise";
 /// `y (+)= value`.
 pub(in crate::ops) fn fill_with(call: &Call<'_, Cuda>, value: f32, y: Matrix) {
     let sheet = Sheet::of(&[y]);
-    call.launch(fill.of(&[y], y), sheet.grid(), THREADS, 0, (value, y.ptr, y.pitch, sheet, y.add));
+    call.launch(fill.of(&[y], y), sheet.grid(call.device), THREADS, 0, (value, y.ptr, y.pitch, sheet, y.add));
 }
 
 impl Run<Cuda> for Constant {

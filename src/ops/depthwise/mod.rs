@@ -250,6 +250,7 @@ fn shapes() -> Vec<(Window, [usize; 4])> {
         (Window::same(3, 1), [3, 6, 1, 48]),
         (Window::same(3, 1), [1, 2, 2, 728]),
         (Window::same(3, 1), [2, 3, 37, 8]),
+        (Window::same(3, 1), [3, 11, 18, 68]),
         (Window::same(3, 2), [1, 7, 6, 5]),
         (Window::same(3, 3), [1, 8, 7, 3]),
         (Window::valid(3, 1), [3, 5, 4, 17]),

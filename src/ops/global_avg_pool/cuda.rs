@@ -28,6 +28,6 @@ impl Run<Cuda> for GlobalAvgPoolDx {
         let sheet = Sheet::of(&[dx]);
         let pixels = (self.input[0] * self.input[1]) as i32;
         let arguments = (dy.floats(), dy.pitch, dx.ptr, dx.pitch, sheet, pixels, dx.add);
-        call.launch(global_avg_pool_dx.of(&[dx], dx), sheet.grid(), THREADS, 0, arguments);
+        call.launch(global_avg_pool_dx.of(&[dx], dx), sheet.grid(call.device), THREADS, 0, arguments);
     }
 }

@@ -27,7 +27,7 @@ impl Run<Cuda> for ScaleShift {
         let (x, y, [scale, shift]) = (call.src(0), call.dst(0), [1, 2].map(|i| call.src(i).floats()));
         let sheet = Sheet::of(&[x, y]);
         let arguments = (x.ptr, x.pitch, scale, shift, y.ptr, y.pitch, sheet, number(self.act), y.add);
-        call.launch(scale_shift.of(&[x], y), sheet.grid(), THREADS, 0, arguments);
+        call.launch(scale_shift.of(&[x], y), sheet.grid(call.device), THREADS, 0, arguments);
     }
 }
 
@@ -56,6 +56,6 @@ impl Run<Cuda> for ScaleShiftDx {
         let arguments = (
             dy.ptr, dy.pitch, x.ptr, x.pitch, scale, shift, mean, dmean, dvar, dx.ptr, dx.pitch, sheet, number(self.act), dx.add,
         );
-        call.launch(scale_shift_dx.of(&[dy, x], dx), sheet.grid(), THREADS, 0, arguments);
+        call.launch(scale_shift_dx.of(&[dy, x], dx), sheet.grid(call.device), THREADS, 0, arguments);
     }
 }
