@@ -282,8 +282,16 @@ impl<D: Backend> Session<D> {
     /// # Errors
     /// When the device has failed.
     pub fn bytes(&self, program: &Program<D>, arena: Arena) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; program.plan.bytes[arena.index()]];
-        self.device.read(self.arenas.get(arena), 0, &mut bytes);
+        self.bytes_from(program, arena, 0)
+    }
+
+    /// As [`Session::bytes`], from an offset on.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    pub fn bytes_from(&self, program: &Program<D>, arena: Arena, first: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; program.plan.bytes[arena.index()] - first];
+        self.device.read(self.arenas.get(arena), first, &mut bytes);
         self.device.sync()?;
         Ok(bytes)
     }

@@ -194,6 +194,47 @@ fn kept_features_saving_every_step_killed_at_14_random_moments() {
 }
 
 #[test]
+fn kept_features_whose_files_wait_killed_at_8_random_moments() {
+    killed("waiting", &flags(&DENSE, "150", &["--momentum", "0.9", "--freeze", "all", "--tensorboard"]), 8, 5);
+}
+
+/// The epoch that a model file of a run says it is of.
+#[cfg(unix)]
+fn epoch_of(model: &Path) -> usize {
+    let bytes = fs::read(model).unwrap();
+    let header = &bytes[8..8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize];
+    let header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    let ours: serde_json::Value = serde_json::from_str(header["__metadata__"]["defrost"].as_str().unwrap()).unwrap();
+    ours["training"]["epoch"].as_u64().unwrap() as usize
+}
+
+/// Epochs of milliseconds, whose files wait for each other: those on the disk are of one epoch however the run ends, and an
+/// interrupted run has lost none.
+#[cfg(unix)]
+#[test]
+fn files_that_wait_are_of_one_epoch_and_written_when_the_run_stops() {
+    let data = data("kept");
+    let frozen = ["--momentum", "0.9", "--freeze", "all"];
+    for (name, until, signal) in [("kill", "epoch 3/", "KILL"), ("int", "epoch 9/", "INT")] {
+        let (code, said) = interrupted(data.train(name, &flags(&DENSE, ENDLESS, &frozen)), until, &[signal]);
+        let history = fs::read_to_string(data.path(name).join("history.csv")).unwrap();
+        let accuracies: Vec<f64> = history.lines().skip(1).map(|l| l.split(',').nth(4).unwrap().parse().unwrap()).collect();
+        let best = (0..accuracies.len()).rev().max_by(|&a, &b| accuracies[a].total_cmp(&accuracies[b])).unwrap() + 1;
+        let models = ["last", "best"].map(|model| epoch_of(&data.path(name).join(format!("{model}.safetensors"))));
+        assert_eq!(models, [accuracies.len(), best], "{name}: {history}");
+        if signal == "INT" {
+            assert!(code == Some(130) && said.contains("the state is saved") && accuracies.len() >= 9, "{said}");
+        }
+        let alone = ending(&data, name, &DENSE, &frozen);
+        let resumed = text(&ok(data.resume(name)));
+        let steps = resumed.split("resumed after ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse::<usize>().unwrap();
+        // 13 training images in batches of 4.
+        assert_eq!(steps / 4, accuracies.len(), "{resumed}");
+        same(&data.path(name), &alone);
+    }
+}
+
+#[test]
 fn vgg_killed_at_4_random_moments() {
     killed("vgg", &flags(&VGG, "2", &[]), 4, 4);
 }

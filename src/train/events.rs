@@ -63,11 +63,11 @@ pub enum Event<'a> {
         done: usize,
         total: usize,
     },
-    /// This epoch's model is the best so far; its files are written.
+    /// This epoch's model is the best so far; its files are written, unless they wait for those of a later epoch.
     Best {
         row: &'a Row,
     },
-    /// An epoch is done; its files are written.
+    /// An epoch is done; its files are written, unless they wait for those of a later epoch.
     Epoch {
         row: &'a Row,
         epochs: usize,

@@ -187,13 +187,23 @@ impl Folder {
         self.write("steps.csv", &format!("step,loss\n{steps}"))
     }
 
-    /// Writes a model file from the session's weights.
+    /// Writes a model file from the session's weights, of which the last are `trained` instead where these were kept from an earlier epoch.
     ///
     /// # Errors
     /// A weight that is not finite, or what the disk says; the file before it then stays.
-    pub fn model<D: Backend>(&self, name: &str, session: &Session<D>, program: &Program<D>, metadata: &Metadata) -> Result<()> {
+    pub fn model<D: Backend>(
+        &self,
+        name: &str,
+        (session, program): (&Session<D>, &Program<D>),
+        metadata: &Metadata,
+        trained: Option<&[u8]>,
+    ) -> Result<()> {
         let graph = program.graph();
-        let (params, states) = (session.bytes(program, Arena::Params)?, session.bytes(program, Arena::State)?);
+        let (mut params, states) = (session.bytes(program, Arena::Params)?, session.bytes(program, Arena::State)?);
+        if let Some(trained) = trained {
+            let first = params.len() - trained.len();
+            params[first..].copy_from_slice(trained);
+        }
         let (mut params, mut states, dtype) = (&params[..], &states[..], graph.dtype());
         let named = graph.params.iter().map(|v| (v, cut(&mut params, graph.ty(*v).bytes()))).collect::<Vec<_>>();
         let states = graph.states.iter().map(|v| (v, cut(&mut states, graph.ty(*v).bytes())));

@@ -4,8 +4,9 @@ use super::events::{Event, Listener, go_on, patient};
 use super::features::Feed;
 use super::folder::{Folder, Row};
 use super::inference::Watch;
+use super::keep::Waiting;
 use super::pace::{enough_steps, over};
-use super::position::{Position, Running};
+use super::position::Position;
 use super::record::Recorder;
 use super::report::write_report;
 use super::resume::{same_images, saved};
@@ -53,7 +54,7 @@ pub fn train<D: Backend>(device: D, settings: &Settings, out: &Path, listener: &
         recorder.on(Event::Warning(text))?;
     }
     let setup = Setup::new(device, settings, None, &recorder)?;
-    Run { setup, folder, at: Position::default(), saved: Instant::now(), begun }.run()
+    Run::new(setup, folder, Position::default(), begun).run()
 }
 
 /// Goes on with the run in `folder` from its last saved state, or from the beginning if it was stopped before the first;
@@ -82,7 +83,7 @@ pub fn resume<D: Backend>(device: D, settings: &Settings, folder: &Path, listene
         same_images(&folder, &setup.data, &setup.split)?;
     }
     drop(saved);
-    Run { setup, folder, at, saved: Instant::now(), begun }.run().map(Resumed::Done)
+    Run::new(setup, folder, at, begun).run().map(Resumed::Done)
 }
 
 /// Writes `report.html`. The run is whole without it, so what goes wrong is told and stops nothing.
@@ -98,20 +99,28 @@ pub struct Run<'a, D: Backend> {
     pub setup: Setup<'a, D>,
     pub folder: Folder,
     pub at: Position,
-    /// When the state was saved.
-    saved: Instant,
+    /// When the state was saved, and how long it took with what had waited for it.
+    pub(super) saved: Instant,
+    pub(super) writing: Duration,
+    /// What epochs left that is not written yet.
+    pub(super) waiting: Waiting,
     /// When the command was given.
     begun: Instant,
 }
 
-impl<D: Backend> Run<'_, D> {
+impl<'a, D: Backend> Run<'a, D> {
+    fn new(setup: Setup<'a, D>, folder: Folder, at: Position, begun: Instant) -> Self {
+        Run { setup, folder, at, saved: Instant::now(), writing: Duration::ZERO, waiting: Waiting::default(), begun }
+    }
+
     fn run(mut self) -> Result<Summary> {
         let listener = self.setup.listener;
         self.begin()?;
         listener.on(Event::Started { epoch: self.at.epoch(), step: self.at.steps() })?;
         let stopped = match self.epochs() {
             Err(error) if error.kind() == Kind::Interrupted => return Err(self.interrupted()?),
-            result => result?,
+            Err(error) => return Err(self.failed(error)?),
+            Ok(stopped) => stopped,
         };
         let best = self.at.best().cloned().or(stopped).ok_or_else(|| Error::internal("a run without epochs"))?;
         let features = self.setup.features.as_ref().map(|_| (self.setup.data.len(), self.setup.features_seconds));
@@ -149,10 +158,13 @@ impl<D: Backend> Run<'_, D> {
             let start = Instant::now();
             let validation = self.validate()?;
             self.at.epoch_seconds += start.elapsed().as_secs_f64();
-            self.keep(validation)?;
-            (self.at.batches, self.at.sums, self.at.epoch_seconds) = (0, Running::default(), 0.0);
+            let start = Instant::now();
+            let written = self.keep(validation)?;
             self.judge()?;
-            self.save()?;
+            if written {
+                self.save()?;
+                self.writing = start.elapsed();
+            }
             if self.late()? && !over(self.setup.settings, &self.at) {
                 return self.leave();
             }
@@ -225,13 +237,24 @@ impl<D: Backend> Run<'_, D> {
         Ok(Some(Validation::new(&self.setup.data, self.setup.groups.as_deref(), &indices, &logits)))
     }
 
-    /// Saves the state as it is between two steps.
+    /// Saves the state as it is between two steps, after the files of the epochs before.
     pub(super) fn save(&mut self) -> Result<()> {
+        self.write_waiting()?;
         let Run { setup: Setup { settings, data, trainer, listener, .. }, folder, .. } = self;
         let saved = State::of(settings, &data.classes, trainer, &self.at).save(&folder.file("state.safetensors"), trainer);
         saved.map_err(|e| e.advise(format!("the state saved before is whole; later: defrost resume {}", folder.path().display())))?;
         self.saved = Instant::now();
         listener.on(Event::Saved { epoch: self.at.epoch(), step: self.at.steps() })
+    }
+
+    /// Saves the epochs whose files wait before a run ends with an error, which comes first.
+    fn failed(&mut self, error: Error) -> Result<Error> {
+        if !self.waiting.is_empty() {
+            if let Err(another) = self.save() {
+                self.setup.listener.on(Event::Warning(&format!("the epochs after the last saved state are lost: {another}")))?;
+            }
+        }
+        Ok(error)
     }
 
     /// Saves what was done when the user asked to stop.
