@@ -48,6 +48,15 @@ impl Found {
     }
 }
 
+impl Found {
+    /// Whether the program has machine code for this very chip, and not only PTX of an older one.
+    pub fn has_code(&self) -> bool {
+        let (major, minor) = self.compute_capability;
+        let chip = format!("sm_{major}{minor}");
+        CHIPS.iter().any(|c| c.trim_end_matches('a') == chip)
+    }
+}
+
 impl std::fmt::Display for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ((major, minor), (cuda, point)) = (self.compute_capability, self.driver);
