@@ -37,7 +37,6 @@ __device__ __forceinline__ void channel_stats(const T* x, int x_pitch, float* pa
         int x_pitch,                                                                                                           \
         float* partial, /* (parts, 3, cols): pivot, sums of d and of d^2 */                                                    \
         Sheet s, int rows_per_part) {                                                                                          \
-        take_turn();                                                                                                           \
         if (s.width > 1) channel_stats<WIDE<T>>(x, x_pitch, partial, s, rows_per_part);                                        \
         else channel_stats<1>(x, x_pitch, partial, s, rows_per_part);                                                          \
     }                                                                                                                          \
@@ -65,7 +64,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) merge_stats(
     int add_mean,
     float* var, // (cols)
     int add_var) {
-    take_turn();
     struct Part {
         float pivot, sum, squares;
     };
@@ -102,7 +100,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) finish_stats(
     int add_mean,
     float* var, // (cols)
     int add_var) {
-    take_turn();
     struct Group {
         double sum, squares;
     };
@@ -141,7 +138,6 @@ __device__ __forceinline__ void channel_stats_dx(
         const float* mean, const float* dmean, const float* dvar, /* (cols) each */                                            \
         U* dx,      /* (rows, cols), may be x */                                                                               \
         int dx_pitch, Sheet s, int add) {                                                                                      \
-        take_turn();                                                                                                           \
         if (s.width > 1) channel_stats_dx<WIDE<T, U>>(x, x_pitch, mean, dmean, dvar, dx, dx_pitch, s, add);                    \
         else channel_stats_dx<1>(x, x_pitch, mean, dmean, dvar, dx, dx_pitch, s, add);                                         \
     }                                                                                                                          \
@@ -160,7 +156,6 @@ struct Coefficients {
 
 // scale (+)= gamma / sqrt(var + epsilon), shift (+)= beta - mean scale. One thread for each channel of batch norm blockIdx.y.
 extern "C" __global__ void __launch_bounds__(THREADS) bn_coefficients(const __grid_constant__ Coefficients all, double epsilon) {
-    take_turn();
     const int c = blockIdx.x * blockDim.x + threadIdx.x, k = blockIdx.y;
     if (c >= all.channels[k]) return;
     const double gamma = all.gamma[k] ? (double)all.gamma[k][c] : 1.0, scale = gamma / sqrt(all.var[k][c] + epsilon);
@@ -181,7 +176,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) bn_coefficients_dx(
     int add_gamma,
     float* dbeta, int add_beta,
     int channels) {
-    take_turn();
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= channels) return;
     const double g = gamma ? (double)gamma[c] : 1.0, rstd = 1.0 / sqrt(var[c] + epsilon);
@@ -203,7 +197,6 @@ struct Averages {
 
 // y (+)= moving stay + batch enter. One thread for each channel of average blockIdx.y.
 extern "C" __global__ void __launch_bounds__(THREADS) moving_average(const __grid_constant__ Averages all, float stay, float enter) {
-    take_turn();
     const int c = blockIdx.x * blockDim.x + threadIdx.x, k = blockIdx.y;
     if (c >= all.channels[k]) return;
     put(all.y[k] + c, fmaf(all.moving[k][c], stay, all.batch[k][c] * enter), all.add[k]);
@@ -231,7 +224,6 @@ __device__ __forceinline__ void scale_shift(
         const float* scale, const float* shift, /* (cols) each */                                                              \
         U* y,       /* (rows, cols), may be x */                                                                               \
         int y_pitch, Sheet s, int act, int add) {                                                                              \
-        take_turn();                                                                                                           \
         if (s.width > 1) scale_shift<WIDE<T, U>>(x, x_pitch, scale, shift, y, y_pitch, s, act, add);                           \
         else scale_shift<1>(x, x_pitch, scale, shift, y, y_pitch, s, act, add);                                                \
     }                                                                                                                          \
@@ -268,7 +260,6 @@ __device__ __forceinline__ void scale_shift_sums(
         const float* scale, const float* shift, /* (cols) each */                                                              \
         float* partial, /* (parts, 2, cols): sums of dz x, of dz */                                                            \
         Sheet s, int rows_per_part, int act) {                                                                                 \
-        take_turn();                                                                                                           \
         if (s.width > 1) scale_shift_sums<WIDE<T>>(dy, dy_pitch, x, x_pitch, scale, shift, partial, s, rows_per_part, act);    \
         else scale_shift_sums<1>(dy, dy_pitch, x, x_pitch, scale, shift, partial, s, rows_per_part, act);                      \
     }                                                                                                                          \
@@ -312,7 +303,6 @@ __device__ __forceinline__ void scale_shift_dx(
         const float* scale, const float* shift, const float* mean, const float* dmean, const float* dvar,                      \
         U* dx,       /* (rows, cols), may be dy */                                                                             \
         int dx_pitch, Sheet s, int act, int add) {                                                                             \
-        take_turn();                                                                                                           \
         const ScaleShiftDx k = {scale, shift, mean, dmean, dvar};                                                              \
         if (s.width > 1) scale_shift_dx<WIDE<T, U>>(dy, dy_pitch, x, x_pitch, k, dx, dx_pitch, s, act, add);                   \
         else scale_shift_dx<1>(dy, dy_pitch, x, x_pitch, k, dx, dx_pitch, s, act, add);                                        \

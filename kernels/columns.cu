@@ -20,7 +20,6 @@ __device__ __forceinline__ void column_sum(const T* x, int x_pitch, float* parti
         int x_pitch,                                                                                                           \
         float* partial, /* (parts, 1, cols) */                                                                                 \
         Sheet s, int rows_per_part) {                                                                                          \
-        take_turn();                                                                                                           \
         if (s.width > 1) column_sum<WIDE<T>>(x, x_pitch, partial, s, rows_per_part);                                           \
         else column_sum<1>(x, x_pitch, partial, s, rows_per_part);                                                             \
     }                                                                                                                          \
@@ -42,7 +41,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) finish_sums(
     int add0,
     float* y1, // (cols)
     int add1) {
-    take_turn();
     const int c = finished_column(), k = blockIdx.y;
     const double sum = sum_of_parts(partial + (size_t)k * cols + min(c, cols - 1), (size_t)sums * cols, 0, parts);
     if (helper() == 0 && c < cols) put((k == 0 ? y0 : y1) + c, (float)sum, k == 0 ? add0 : add1);
@@ -54,7 +52,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) gather_sums(
     const float* partial, // (parts, cols)
     int parts, int cols, int parts_per_group,
     float* group) { // (groups, cols)
-    take_turn();
     const int c = finished_column(), first = blockIdx.y * parts_per_group;
     const double sum = sum_of_parts(partial + min(c, cols - 1), cols, first, min(first + parts_per_group, parts));
     if (helper() == 0 && c < cols) group[(size_t)blockIdx.y * cols + c] = (float)sum;

@@ -13,14 +13,6 @@
 
 using bf16 = __nv_bfloat16;
 
-// The first statement of every kernel. Waits until the launch before has ended and what it wrote can be read; then lets the next launch get
-// ready where processors have room, while this one is still at work (programmatic dependent launch, from Hopper on).
-__device__ __forceinline__ void take_turn() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 __device__ __forceinline__ float load(const float* p) { return *p; }
 __device__ __forceinline__ float load(const bf16* p) { return __bfloat162float(*p); }
 __device__ __forceinline__ void store(float* p, float v) { *p = v; }

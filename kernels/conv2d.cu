@@ -94,7 +94,6 @@ __device__ __forceinline__ void conv2d(
     extern "C" __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) conv2d_##suffix(                                                \
         const Math::Element* x, int x_pitch, const Math::Element* w, Math::Element* y, int y_pitch, Window window, int images,  \
         int channels, Divisor by_channels, int filters, Finish finish) {                                                        \
-        take_turn();                                                                                                            \
         conv2d<Math, Tile, VEC>(x, x_pitch, w, y, y_pitch, window, images, channels, by_channels, filters, finish);             \
     }                                                                                                                           \
     KERNEL_EXPORT(conv2d_##suffix)

@@ -51,7 +51,6 @@ __device__ __forceinline__ void conv2d_dw(
     extern "C" __global__ void __launch_bounds__(Tile::THREADS, Tile::BLOCKS) conv2d_dw_##suffix(                                             \
         const Math::Element* x, int x_pitch, const Math::Element* dy, int dy_pitch, float* dw, Window window, int images,       \
         int channels, Divisor by_channels, int filters, int pixels_per_split, int add) {                                        \
-        take_turn();                                                                                                            \
         conv2d_dw<Math, Tile, VEC>(x, x_pitch, dy, dy_pitch, dw, window, images, channels, by_channels, filters,                \
                                    pixels_per_split, add);                                                                      \
     }                                                                                                                           \
@@ -60,7 +59,6 @@ PRODUCTS(CONV2D_DW)
 
 // dw[i] (+)= sum over splits of partial[split][i], in order: n elements.
 extern "C" __global__ void __launch_bounds__(256) sum_splits(const float* partial, float* dw, int n, int splits, int add) {
-    take_turn();
     const int i = blockIdx.x * 256 + threadIdx.x;
     if (i >= n) return;
     float sum = add ? dw[i] : 0.0f;

@@ -109,7 +109,6 @@ __device__ __forceinline__ void conv2d_dx(
         const Math::Element* dy, int dy_pitch, const Math::Element* w, Math::Element* dx, int dx_pitch, Window window,          \
         int images, int channels, int filters, Divisor by_filters, int add, const Math::Element* x, int x_pitch,                \
         Beyond beyond) {                                                                                                        \
-        take_turn();                                                                                                            \
         conv2d_dx<Math, Tile, VEC>(                                                                                             \
             dy, dy_pitch, w, dx, dx_pitch, window, images, channels, filters, by_filters, add, x, x_pitch, beyond);             \
     }                                                                                                                           \

@@ -11,7 +11,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) dense_f32(
     const float* w, // (depth, cols)
     float* y,       // (rows, cols), pitch
     int y_pitch, int rows, int depth, int cols, int add) {
-    take_turn();
     const int groups = (cols + GROUP - 1) / GROUP, warp = (blockIdx.x * THREADS + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (warp >= rows * groups) return; // whole warps
     const int n = warp / groups, c = warp % groups * GROUP, count = min(GROUP, cols - c);
@@ -47,7 +46,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) dense_dx_f32(
     const float* w, // (depth, cols)
     float* dx,      // (rows, depth), pitch
     int dx_pitch, int rows, int depth, int cols, int add) {
-    take_turn();
     const int64_t index = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (index >= (int64_t)rows * depth) return;
     const int n = (int)(index / depth), k = (int)(index % depth);
@@ -65,7 +63,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) dense_dw_f32(
     int dy_pitch,
     float* dw, // (depth, cols)
     int rows, int depth, int cols, int add) {
-    take_turn();
     const int64_t index = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (index >= (int64_t)depth * cols) return;
     const int k = (int)(index / cols), c = (int)(index % cols);

@@ -263,7 +263,6 @@ __device__ __forceinline__ void depthwise_dw_window(
     extern "C" __global__ void __launch_bounds__(THREADS, 3) depthwise_3x3_##type(                                             \
         const T* x, int x_pitch, const float* w, T* y, int y_pitch, Sheet s, int height, int width, int columns, int turned,   \
         int add) {                                                                                                             \
-        take_turn();                                                                                                           \
         __shared__ Pixels<T> memory[MEMORY<TALL + 2, T>];                                                                      \
         if (s.width > 1) depthwise_3x3<T, CHANNELS>(x, x_pitch, w, y, y_pitch, s, height, width, columns, turned, add, memory); \
         else depthwise_3x3<T, 1>(x, x_pitch, w, y, y_pitch, s, height, width, columns, turned, add, memory);                   \
@@ -272,7 +271,6 @@ __device__ __forceinline__ void depthwise_dw_window(
     extern "C" __global__ void __launch_bounds__(THREADS) depthwise_window_##type(                                             \
         const T* x, int x_pitch, const float* w, T* y, int y_pitch, Window window, int images, int channels, int packs,        \
         int add) {                                                                                                             \
-        take_turn();                                                                                                           \
         if (packs) depthwise_window<T, WIDE<T>>(x, x_pitch, w, y, y_pitch, window, images, channels, add);                     \
         else depthwise_window<T, 1>(x, x_pitch, w, y, y_pitch, window, images, channels, add);                                 \
     }                                                                                                                          \
@@ -280,7 +278,6 @@ __device__ __forceinline__ void depthwise_dw_window(
     extern "C" __global__ void __launch_bounds__(THREADS) depthwise_dx_window_##type(                                          \
         const T* dy, int dy_pitch, const float* w, T* dx, int dx_pitch, Window window, int images, int channels, int packs,    \
         int add) {                                                                                                             \
-        take_turn();                                                                                                           \
         if (packs) depthwise_dx_window<T, WIDE<T>>(dy, dy_pitch, w, dx, dx_pitch, window, images, channels, add);              \
         else depthwise_dx_window<T, 1>(dy, dy_pitch, w, dx, dx_pitch, window, images, channels, add);                          \
     }                                                                                                                          \
@@ -288,7 +285,6 @@ __device__ __forceinline__ void depthwise_dw_window(
     extern "C" __global__ void __launch_bounds__(THREADS, 3) depthwise_dw_3x3_##type(                                          \
         const T* x, int x_pitch, const T* dy, int dy_pitch, float* partial, Sheet s, int height, int width, int columns,       \
         int strips_per_part) {                                                                                                 \
-        take_turn();                                                                                                           \
         __shared__ Pixels<T> memory[MEMORY<2 * TALL + 2, T>];                                                                  \
         static_assert(sizeof memory >= 9 * CHANNELS * THREADS * sizeof(float), "the sums are folded there");                   \
         if (s.width > 1) depthwise_dw_3x3<T, CHANNELS>(x, x_pitch, dy, dy_pitch, partial, s, height, width, columns, strips_per_part, memory); \
@@ -297,7 +293,6 @@ __device__ __forceinline__ void depthwise_dw_window(
     KERNEL_EXPORT(depthwise_dw_3x3_##type)                                                                                     \
     extern "C" __global__ void __launch_bounds__(THREADS) depthwise_dw_window_##type(                                          \
         const T* x, int x_pitch, const T* dy, int dy_pitch, float* partial, Window window, Sheet s, int pixels_per_part) {     \
-        take_turn();                                                                                                           \
         if (s.width > 1) depthwise_dw_window<T, WIDE<T>>(x, x_pitch, dy, dy_pitch, partial, window, s, pixels_per_part);       \
         else depthwise_dw_window<T, 1>(x, x_pitch, dy, dy_pitch, partial, window, s, pixels_per_part);                         \
     }                                                                                                                          \

@@ -20,7 +20,6 @@ __device__ __forceinline__ void bias_add(const T* x, int x_pitch, const float* b
         const float* b, /* (cols) */                                                                                           \
         U* y,           /* (rows, cols), may be x */                                                                           \
         int y_pitch, Sheet s, int add) {                                                                                       \
-        take_turn();                                                                                                           \
         if (s.width > 1) bias_add<WIDE<T>>(x, x_pitch, b, y, y_pitch, s, add);                                                 \
         else bias_add<1>(x, x_pitch, b, y, y_pitch, s, add);                                                                   \
     }                                                                                                                          \
@@ -43,7 +42,6 @@ __device__ __forceinline__ void activation(const T* x, int x_pitch, T* y, int y_
         int x_pitch,                                                                                                           \
         U* y,       /* (rows, cols), may be x */                                                                               \
         int y_pitch, Sheet s, int act, int add) {                                                                              \
-        take_turn();                                                                                                           \
         if (s.width > 1) activation<WIDE<T>>(x, x_pitch, y, y_pitch, s, act, add);                                             \
         else activation<1>(x, x_pitch, y, y_pitch, s, act, add);                                                               \
     }                                                                                                                          \
@@ -70,7 +68,6 @@ __device__ __forceinline__ void activation_dx(
         int y_pitch,                                                                                                           \
         U* dx,       /* (rows, cols), may be dy */                                                                             \
         int dx_pitch, Sheet s, int act, int add) {                                                                             \
-        take_turn();                                                                                                           \
         if (s.width > 1) activation_dx<WIDE<T, U>>(dy, dy_pitch, y, y_pitch, dx, dx_pitch, s, act, add);                       \
         else activation_dx<1>(dy, dy_pitch, y, y_pitch, dx, dx_pitch, s, act, add);                                            \
     }                                                                                                                          \
@@ -91,7 +88,6 @@ __device__ __forceinline__ void copy(const T* x, int x_pitch, U* y, int y_pitch,
         int x_pitch,                                                                                                           \
         U* y,       /* (rows, cols) */                                                                                         \
         int y_pitch, Sheet s, int add) {                                                                                       \
-        take_turn();                                                                                                           \
         if (s.width > 1) copy<WIDE<T, U>>(x, x_pitch, y, y_pitch, s, add);                                                     \
         else copy<1>(x, x_pitch, y, y_pitch, s, add);                                                                          \
     }                                                                                                                          \
@@ -111,7 +107,6 @@ template <int W, class U> __device__ __forceinline__ void fill(float value, U* y
         float value,                                                                                                           \
         U* y, /* (rows, cols) */                                                                                               \
         int y_pitch, Sheet s, int add) {                                                                                       \
-        take_turn();                                                                                                           \
         if (s.width > 1) fill<WIDE<U>>(value, y, y_pitch, s, add);                                                             \
         else fill<1>(value, y, y_pitch, s, add);                                                                               \
     }                                                                                                                          \
@@ -146,7 +141,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4) add_f32(
     const __grid_constant__ Summands all,
     float* y, // (rows, cols), may be the first x
     int y_pitch, Sheet s, int add) {
-    take_turn();
     if (s.width == 8) add_up<8>(all, y, y_pitch, s, add);
     else if (s.width == 4) add_up<4>(all, y, y_pitch, s, add);
     else add_up<1>(all, y, y_pitch, s, add);
@@ -156,7 +150,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_bf16(
     const __grid_constant__ Summands all,
     bf16* y, // (rows, cols), may be the first x
     int y_pitch, Sheet s, int add) {
-    take_turn();
     if (s.width == 8) add_up<8>(all, y, y_pitch, s, add);
     else add_up<1>(all, y, y_pitch, s, add);
 }

@@ -21,7 +21,6 @@ template <class T> __device__ __forceinline__ void gather(const T* x, const unsi
         const unsigned* chosen, /* (rows) */                                                                                    \
         float* y,               /* (rows, len) */                                                                               \
         int len) {                                                                                                              \
-        take_turn();                                                                                                            \
         gather(x, chosen, y, len);                                                                                              \
     }                                                                                                                           \
     KERNEL_EXPORT(gather_##type)

@@ -24,7 +24,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) softmax(
     int x_pitch,
     float* y, // (samples, classes)
     int y_pitch, int samples, int classes, int add) {
-    take_turn();
     const int n = blockIdx.x * WARPS + warp();
     if (n >= samples) return;
     x = row(x, x_pitch, n), y = row(y, y_pitch, n);
@@ -41,7 +40,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) softmax_dx(
     int y_pitch,
     float* dx, // (samples, classes)
     int dx_pitch, int samples, int classes, int add) {
-    take_turn();
     const int n = blockIdx.x * WARPS + warp();
     if (n >= samples) return;
     dy = row(dy, dy_pitch, n), y = row(y, y_pitch, n), dx = row(dx, dx_pitch, n);
@@ -72,7 +70,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(
     int p_pitch, int add_p,
     float* losses, // weighted (samples)
     int add_losses, int samples, int classes) {
-    take_turn();
     __shared__ double sums[WARPS];
     double sum = 0.0;
     for (int n = warp(); n < samples; n += WARPS) {
@@ -110,7 +107,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy_dx(
     float smoothing,
     float* dx, // (samples, classes)
     int dx_pitch, int samples, int classes, int add) {
-    take_turn();
     const int n = blockIdx.x * WARPS + warp();
     if (n >= samples) return;
     p = row(p, p_pitch, n), t = row(t, t_pitch, n), dx = row(dx, dx_pitch, n);

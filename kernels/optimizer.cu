@@ -16,7 +16,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) sgd(
     float* v_to, // may be v
     int add_v,
     size_t n, int wide) {
-    take_turn();
     const float lr = knobs[0], decay = lr * weight_decay;
     auto step = [&](size_t i, auto width) {
         constexpr int W = decltype(width)::value;
@@ -52,7 +51,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) adam(
     float* v_to, // may be v
     int add_v,
     size_t n, int wide) {
-    take_turn();
     __shared__ float alpha;
     if (threadIdx.x == 0) {
         const double t = knobs[1];
@@ -81,7 +79,6 @@ KERNEL_EXPORT(adam)
 
 // y (+)= max(-limit, min(limit, g)); what is not a number stays so.        reads 4 bytes, writes 4
 extern "C" __global__ void __launch_bounds__(THREADS) clip_value(const float* g, float limit, float* y, int add, size_t n, int wide) {
-    take_turn();
     auto clamp = [&](size_t i, auto width) {
         constexpr int W = decltype(width)::value;
         Floats<W> p = read<W>(g + i);
@@ -108,7 +105,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) sum_squares(
     const float* g,
     double* partial, // (blocks)
     size_t n, int wide) {
-    take_turn();
     __shared__ double s[THREADS];
     double sum = 0.0;
     auto add = [&](size_t i, auto width) {
@@ -132,7 +128,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) finish_norm(
     float* scale, // (1)
     float* norm,   // (1)
     int add) {
-    take_turn();
     __shared__ double s[THREADS];
     double sum = 0.0;
     for (int p = threadIdx.x; p < parts; p += THREADS) sum += partial[p];
@@ -150,7 +145,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) scale_by(
     const float* scale, // (1)
     float* y,            // may be g
     int add, size_t n, int wide) {
-    take_turn();
     const float by = *scale;
     auto scaled = [&](size_t i, auto width) {
         constexpr int W = decltype(width)::value;
@@ -169,7 +163,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) largest(
     const float* x,
     unsigned* partial, // (blocks)
     size_t n, int wide) {
-    take_turn();
     __shared__ unsigned s[THREADS];
     unsigned most = 0;
     auto look = [&](size_t i, auto width) {
@@ -193,7 +186,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) finish_largest(
     int parts,
     float* y, // (1)
     int add) {
-    take_turn();
     __shared__ unsigned s[THREADS];
     unsigned most = 0;
     for (int p = threadIdx.x; p < parts; p += THREADS) most = partial[p] > most ? partial[p] : most;

@@ -41,7 +41,6 @@ __device__ __forceinline__ void write_patches(
     extern "C" __global__ void __launch_bounds__(THREADS) write_patches_##type(                                                       \
         const T* x, int x_pitch, U* to, Window window, int channels, Divisor by_channels, Divisor by_line, int packs,           \
         Divisor by_packs, int first, int rows) {                                                                                \
-        take_turn();                                                                                                            \
         write_patches(x, x_pitch, to, window, channels, by_channels, by_line, packs, by_packs, first, rows);                          \
     }                                                                                                                           \
     KERNEL_EXPORT(write_patches_##type)

@@ -56,7 +56,6 @@ __device__ __forceinline__ void max_pool(const T* x, int x_pitch, T* y, int y_pi
         int x_pitch,                                                                                                           \
         U* y,       /* (rows = N * out_h * out_w, cols) */                                                                     \
         int y_pitch, Sheet s, Window g, int add) {                                                                             \
-        take_turn();                                                                                                           \
         if (s.width > 1) max_pool<WIDE<T>>(x, x_pitch, y, y_pitch, s, g, add);                                                 \
         else max_pool<1>(x, x_pitch, y, y_pitch, s, g, add);                                                                   \
     }                                                                                                                          \
@@ -229,7 +228,6 @@ __device__ __forceinline__ void max_pool_dx_by_two(
         int x_pitch,                                                                                                           \
         U* dx,       /* (N * in_h * in_w, cols) */                                                                             \
         int dx_pitch, Sheet s /* rows: strips */, Window g, int tall, int add) {                                               \
-        take_turn();                                                                                                           \
         if (s.width > 1) max_pool_dx_by_two<WIDE<T, U>>(dy, dy_pitch, x, x_pitch, dx, dx_pitch, s, g, tall, add);              \
         else max_pool_dx_by_two<1>(dy, dy_pitch, x, x_pitch, dx, dx_pitch, s, g, tall, add);                                   \
     }                                                                                                                          \
@@ -287,7 +285,6 @@ __device__ __forceinline__ void max_pool_dx(
         int x_pitch,                                                                                                           \
         U* dx,       /* (rows = N * in_h * in_w, cols) */                                                                      \
         int dx_pitch, Sheet s, Window g, Divisor by_in_w, Divisor by_in_pixels, int add) {                                     \
-        take_turn();                                                                                                           \
         if (s.width > 1) max_pool_dx<WIDE<T, U>>(dy, dy_pitch, x, x_pitch, dx, dx_pitch, s, g, by_in_w, by_in_pixels, add);    \
         else max_pool_dx<1>(dy, dy_pitch, x, x_pitch, dx, dx_pitch, s, g, by_in_w, by_in_pixels, add);                         \
     }                                                                                                                          \
@@ -329,7 +326,6 @@ __device__ __forceinline__ void avg_pool(
         int x_pitch,                                                                                                           \
         U* y,       /* (rows = N * out_h * out_w, cols) */                                                                     \
         int y_pitch, Sheet s, Window g, int count_padding, int add) {                                                          \
-        take_turn();                                                                                                           \
         if (s.width > 1) avg_pool<WIDE<T>>(x, x_pitch, y, y_pitch, s, g, count_padding, add);                                  \
         else avg_pool<1>(x, x_pitch, y, y_pitch, s, g, count_padding, add);                                                    \
     }                                                                                                                          \
@@ -366,7 +362,6 @@ __device__ __forceinline__ void avg_pool_dx(
         int dy_pitch,                                                                                                          \
         U* dx,       /* (rows = N * in_h * in_w, cols) */                                                                      \
         int dx_pitch, Sheet s, Window g, Divisor by_in_w, Divisor by_in_pixels, int count_padding, int add) {                  \
-        take_turn();                                                                                                           \
         if (s.width > 1) avg_pool_dx<WIDE<T, U>>(dy, dy_pitch, dx, dx_pitch, s, g, by_in_w, by_in_pixels, count_padding, add); \
         else avg_pool_dx<1>(dy, dy_pitch, dx, dx_pitch, s, g, by_in_w, by_in_pixels, count_padding, add);                      \
     }                                                                                                                          \
@@ -404,7 +399,6 @@ __device__ __forceinline__ void global_avg_pool(const T* x, int x_pitch, float* 
         int x_pitch,                                                                                                           \
         float* y,   /* (images, cols) */                                                                                       \
         int y_pitch, int pixels, int cols, int add, int width) {                                                               \
-        take_turn();                                                                                                           \
         if (width > 1) global_avg_pool<WIDE<T>>(x, x_pitch, y, y_pitch, pixels, cols, add);                                    \
         else global_avg_pool<1>(x, x_pitch, y, y_pitch, pixels, cols, add);                                                    \
     }                                                                                                                          \
@@ -430,7 +424,6 @@ __device__ __forceinline__ void global_avg_pool_dx(
         int dy_pitch,                                                                                                          \
         U* dx,           /* (rows = images * pixels, cols) */                                                                  \
         int dx_pitch, Sheet s, int pixels, int add) {                                                                          \
-        take_turn();                                                                                                           \
         if (s.width > 1) global_avg_pool_dx<WIDE<U>>(dy, dy_pitch, dx, dx_pitch, s, pixels, add);                              \
         else global_avg_pool_dx<1>(dy, dy_pitch, dx, dx_pitch, s, pixels, add);                                                \
     }                                                                                                                          \

@@ -27,7 +27,6 @@ __device__ __forceinline__ void preprocess(
         float mean_0, float mean_1, float mean_2, float deviation_0, float deviation_1, float deviation_2,                     \
         U* y,       /* (pixels, 3) */                                                                                          \
         int y_pitch, int pixels, int add) {                                                                                    \
-        take_turn();                                                                                                           \
         const Colours k = {{mean_0, mean_1, mean_2}, {deviation_0, deviation_1, deviation_2}};                                 \
         preprocess(x, x_pitch, reversed, divisor, k, y, y_pitch, pixels, add);                                                 \
     }                                                                                                                          \

@@ -38,8 +38,6 @@ pub struct Gpu {
     /// Kernels by name, and the shared memory that each has been allowed.
     functions: RefCell<HashMap<&'static str, (sys::CUfunction, u32)>>,
     staging: RefCell<Staging>,
-    /// Whether a kernel may get ready before the one before it has ended: its code then waits by itself (`take_turn` in common.cuh).
-    early: bool,
 }
 
 /// A recorded list of launches: a CUDA graph, ready to go.
@@ -77,8 +75,7 @@ impl Gpu {
             modules.insert(file, module);
         }
         let staging = RefCell::new(Staging::new(stream)?);
-        let early = found.has_code() && found.compute_capability >= (9, 0) && std::env::var_os("DEFROST_NOPDL").is_none();
-        Ok(Gpu { early, found, context, stream, ahead, arrived, done, modules, functions: RefCell::default(), staging })
+        Ok(Gpu { found, context, stream, ahead, arrived, done, modules, functions: RefCell::default(), staging })
     }
 
     /// Makes this GPU the one that the calling thread talks to.
@@ -239,27 +236,10 @@ impl Driver for Gpu {
         let [x, y, z] = launch.grid.0;
         let mut arguments = launch.pointers();
         let (block, shared) = (launch.block, launch.shared);
-        let mut early = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue_union { programmaticStreamSerializationAllowed: 1 },
-        };
-        let config = sys::CUlaunchConfig {
-            gridDimX: x,
-            gridDimY: y,
-            gridDimZ: z,
-            blockDimX: block,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: shared,
-            hStream: self.stream,
-            attrs: &mut early,
-            numAttrs: u32::from(self.early),
-        };
         // SAFETY: the arguments are those that the kernel declares: a test compares each declaration with the kernel's source.
-        // They point into `launch`, which outlives the call; the driver copies them and the attribute. A kernel that is launched early
-        // waits for the one before: a test looks for that in each.
-        let code = unsafe { sys::cuLaunchKernelEx(&config, function, arguments.as_mut_ptr(), ptr::null_mut()) };
+        // They point into `launch`, which outlives the call; the driver copies them.
+        let code =
+            unsafe { sys::cuLaunchKernel(function, x, y, z, block, 1, 1, shared, self.stream, arguments.as_mut_ptr(), ptr::null_mut()) };
         check(code, "launching").map_err(|e| e.at(launch.kernel))
     }
 
