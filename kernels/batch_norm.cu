@@ -252,7 +252,7 @@ __device__ __forceinline__ void scale_shift_sums(
     put_part(sum, partial, c, s);
 }
 #define SCALE_SHIFT_SUMS(type, T, U)                                                                                           \
-    extern "C" __global__ void __launch_bounds__(THREADS) scale_shift_sums_##type(                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS, 3) scale_shift_sums_##type(                                             \
         const T* dy,    /* (rows, cols) */                                                                                     \
         int dy_pitch,                                                                                                          \
         const T* x,     /* (rows, cols) */                                                                                     \

@@ -62,8 +62,14 @@ extern "C" __global__ void __launch_bounds__(256) sum_splits(const float* partia
     const int i = blockIdx.x * 256 + threadIdx.x;
     if (i >= n) return;
     float sum = add ? dw[i] : 0.0f;
-#pragma unroll 8
-    for (int s = 0; s < splits; s++) sum += partial[(int64_t)s * n + i];
+    constexpr int N = 8; // splits on their way at once
+    for (int s = 0; s < splits; s += N) {
+        float some[N];
+#pragma unroll
+        for (int k = 0; k < N; k++) some[k] = partial[(int64_t)min(s + k, splits - 1) * n + i];
+#pragma unroll
+        for (int k = 0; k < N; k++) sum = s + k < splits ? sum + some[k] : sum;
+    }
     dw[i] = sum;
 }
 KERNEL_EXPORT(sum_splits)

@@ -1,6 +1,7 @@
 // One pass over matrices: bias, activations, copies between places and storage types, constants, sums. All of them are bound by memory: the
 // roofline of each is the bytes it must touch, stated per element for a storage type of s bytes (2s where it adds to its destination).
 #include "rows.cuh"
+#include <type_traits>
 
 // y (+)= x + b        reads s, writes s
 template <int W, class T>
@@ -126,15 +127,28 @@ struct Summands {
 template <int W, class U> __device__ __forceinline__ void add_up(const Summands& all, U* y, int y_pitch, Sheet s, int add) {
     const int c = first_column<W>(s);
     if (c >= s.cols) return;
-    for (int r = first_row(s); r < s.rows; r += row_step(s)) {
-        Floats<W> sum = {};
+    constexpr int N = BATCH<W, U>;
+    const RowRange rows = rows_of_thread(s);
+    for (int r = rows.first; r < rows.last; r += N * rows.step) {
+        Floats<W> sum[N] = {};
         for (int k = 0; k < all.count; ++k) {
-            Floats<W> p = {};
-            if (!all.half[k]) p = read<W>(row(static_cast<const float*>(all.x[k]), all.pitch[k], r) + c);
-            else if constexpr (W != WIDE<float>) p = read<W>(row(static_cast<const bf16*>(all.x[k]), all.pitch[k], r) + c);
-            for (int w = 0; w < W; ++w) sum.v[w] = k == 0 ? p.v[w] : sum.v[w] + p.v[w];
+            const auto take = [&](auto* x) {
+                Raw<W, std::remove_const_t<std::remove_pointer_t<decltype(x)>>> p[N];
+#pragma unroll
+                for (int i = 0; i < N; ++i) p[i] = fetch_if<W>(r + i * rows.step < rows.last, row(x, all.pitch[k], r + i * rows.step) + c);
+#pragma unroll
+                for (int i = 0; i < N; ++i) {
+                    const Floats<W> next = floats(p[i]);
+                    for (int w = 0; w < W; ++w) sum[i].v[w] = k == 0 ? next.v[w] : sum[i].v[w] + next.v[w];
+                }
+            };
+            if (!all.half[k]) take(static_cast<const float*>(all.x[k]));
+            else if constexpr (W != WIDE<float>) take(static_cast<const bf16*>(all.x[k]));
         }
-        write<W>(row(y, y_pitch, r) + c, sum, add);
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            if (r + i * rows.step < rows.last) write<W>(row(y, y_pitch, r + i * rows.step) + c, sum[i], add);
+        }
     }
 }
 extern "C" __global__ void __launch_bounds__(THREADS, 4) add_f32(

@@ -32,36 +32,49 @@ template <int EXTENT, bool K_INNER> struct SwizzledSlab {
     static __device__ __forceinline__ int to(int m, int k) { return K_INNER ? m * ROW + k * 2 : m / 64 * PANEL + k * ROW; }
 };
 
-// Brings slabs of one operand into shared memory, 16 bytes at a time. A thread's chunks of a slab lie in one column, some rows apart.
+// Brings slabs of one operand into shared memory, 16 bytes at a time. Where k is the inner index eight threads share a row of the slab, and a
+// thread has the same eight steps of k of every STEP-th row. Otherwise four threads share a k, and a thread has every fourth chunk of it: what
+// a k asks for (a pixel to be found among images) is worked out once for several chunks.
 template <int EXTENT, class Operand, int LOADERS> struct SwizzledLoader {
     using Slab = SwizzledSlab<EXTENT, Operand::K_INNER>;
-    static constexpr int ACROSS = Slab::COLS / 8, STEP = LOADERS / ACROSS, PASSES = Slab::ROWS / STEP;
-    static_assert((STEP % 8 == 0 || STEP == 4) && Slab::ROWS % STEP == 0, "of a thread's chunks all are swizzled alike, or every other one");
+    static constexpr bool K_INNER = Operand::K_INNER;
+    static constexpr int SHARE = K_INNER ? 8 : 4, STEP = LOADERS / SHARE, PASSES = Slab::ROWS / STEP;
+    static constexpr int FIXED = K_INNER ? PASSES : EXTENT / 32;
+    static_assert(STEP % 8 == 0 && Slab::ROWS % STEP == 0, "a thread's rows are swizzled alike");
 
     const Operand& operand;
     int row, col, place;
-    typename Operand::Fixed fixed[Operand::K_INNER ? PASSES : 1];
+    typename Operand::Fixed fixed[FIXED];
+
+    // Of eight neighbouring threads that share two rows these are four apart: their chunks meet in no bank.
+    static __device__ __forceinline__ int row_of(int thread) {
+        const int r = thread / SHARE;
+        return K_INNER ? r : r & ~7 | r >> 1 & 3 | (r & 1) << 2;
+    }
 
     __device__ __forceinline__ SwizzledLoader(const Operand& operand, int first, int thread)
-        : operand(operand), row(thread / ACROSS), col(thread % ACROSS * 8), place(Slab::at(row, col)) {
+        : operand(operand), row(row_of(thread)), col(thread % SHARE * 8), place(Slab::at(row, col)) {
 #pragma unroll
-        for (int p = 0; p < (Operand::K_INNER ? PASSES : 1); p++) fixed[p] = operand.fixed(first + (Operand::K_INNER ? row + p * STEP : col));
+        for (int i = 0; i < FIXED; i++) fixed[i] = operand.fixed(first + (K_INNER ? row + i * STEP : col + i * 32));
     }
 
     __device__ __forceinline__ void load(unsigned char* slab, int k) const {
-        if constexpr (Operand::K_INNER) {
+        if constexpr (K_INNER) {
             const auto moving = operand.moving(k + col);
 #pragma unroll
-            for (int p = 0; p < PASSES; p++) put(slab, p, operand.find(fixed[p], moving));
+            for (int p = 0; p < PASSES; p++) put(slab + place + p * STEP * Slab::ROW, operand.find(fixed[p], moving));
         } else {
 #pragma unroll
-            for (int p = 0; p < PASSES; p++) put(slab, p, operand.find(fixed[0], operand.moving(k + row + p * STEP)));
+            for (int p = 0; p < PASSES; p++) {
+                const auto moving = operand.moving(k + row + p * STEP);
+#pragma unroll
+                for (int i = 0; i < FIXED; i++)
+                    put(slab + (place ^ i % 2 * 64) + i / 2 * Slab::PANEL + p * STEP * Slab::ROW, operand.find(fixed[i], moving));
+            }
         }
     }
 
-    __device__ __forceinline__ void put(unsigned char* slab, int pass, Spot<bf16> from) const {
-        cp_async_16(slab + (STEP == 4 && pass % 2 ? place ^ 64 : place) + pass * STEP * Slab::ROW, from.at, from.real ? 16 : 0);
-    }
+    static __device__ __forceinline__ void put(unsigned char* to, Spot<bf16> from) { cp_async_16(to, from.at, from.real ? 16 : 0); }
 };
 
 template <class Tile> struct Multiply<Warpgroup, Tile, true> {

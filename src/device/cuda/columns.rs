@@ -20,8 +20,7 @@ const MOST: usize = 512;
 /// Blocks of the first launch that keep a chip busy.
 const BUSY: usize = 1024;
 
-/// The fewest rows worth a part, and how many rows of packs a thread should have.
-const FEWEST: usize = 32;
+/// Rows of a part for each of its threads, or a multiple: what a thread has on its way at once.
 const FOR_A_THREAD: usize = 4;
 
 /// The cut of a matrix's rows into parts. It follows from the shape alone.
@@ -35,9 +34,9 @@ impl Parts {
     /// At most [`MOST`] parts, fewer for a matrix that is wide or low.
     pub fn of(rows: usize, cols: usize) -> Self {
         let wanted = BUSY.div_ceil(cols.div_ceil(128)).min(MOST);
-        // A narrow matrix has more rows in a block: THREADS packs of eight columns make this many.
-        let at_a_time = 8 * THREADS as usize / cols.next_power_of_two();
-        let rows_each = rows.div_ceil(wanted).max(FEWEST).max(FOR_A_THREAD * at_a_time);
+        // Rows of a block that takes eight columns to a thread, at most 32 threads wide: what Sheet has for bf16.
+        let at_a_time = (8 * THREADS as usize / cols.next_power_of_two()).clamp(THREADS as usize / 32, THREADS as usize);
+        let rows_each = rows.div_ceil(wanted).next_multiple_of(FOR_A_THREAD * at_a_time);
         Parts { count: rows.div_ceil(rows_each).max(1), rows_each }
     }
 

@@ -66,7 +66,7 @@ impl Rule for ChannelStats {
 /// Awkward activations: one channel, fewer than a vector, one more than a vector, two and three vectors, Xception's
 /// 728; fewer rows than any block, odd sizes, more rows than a block and than two parts.
 pub(super) const SHAPES: [[usize; 4]; 8] =
-    [[1, 1, 1, 1], [3, 2, 2, 1], [1, 3, 5, 3], [1, 7, 9, 5], [3, 7, 11, 17], [3, 3, 3, 32], [3, 5, 9, 48], [1, 2, 3, 728]];
+    [[1, 1, 1, 1], [3, 2, 2, 1], [1, 3, 5, 3], [1, 7, 9, 5], [3, 7, 11, 17], [3, 3, 3, 32], [3, 9, 13, 48], [1, 2, 3, 728]];
 
 /// A zero of the type of `v`, for a gradient that does not flow.
 pub(super) fn zeros_like(v: Val, e: &mut dyn Emit) -> Val {
