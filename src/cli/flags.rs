@@ -131,7 +131,7 @@ struct Learning {
     /// End after the step at which this time is up, saved and validated, to be resumed: 90m, 1h30m, 45s
     #[arg(long, value_name = "TIME")]
     time_limit: Option<String>,
-    /// Save the state so often, besides every epoch's end; 0 after every step [default: 300]
+    /// Save the state so often, besides every epoch's end (of epochs of milliseconds not every one); 0 after every step [default: 300]
     #[arg(long, value_name = "SECONDS")]
     save_every: Option<u64>,
     /// Write event files for TensorBoard to RUN/tensorboard

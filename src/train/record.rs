@@ -47,6 +47,8 @@ pub struct Recorder<'a> {
     file: PathBuf,
     next: &'a dyn Listener,
     record: Mutex<Record>,
+    /// What the file holds: it is not written again where nothing has changed.
+    written: Mutex<Option<Record>>,
 }
 
 impl<'a> Recorder<'a> {
@@ -56,12 +58,17 @@ impl<'a> Recorder<'a> {
     /// As [`Record::read`].
     pub fn new(folder: &Path, next: &'a dyn Listener) -> Result<Self> {
         let record = Record { defrost: env!("CARGO_PKG_VERSION").into(), ..Record::read(folder)?.unwrap_or_default() };
-        Ok(Recorder { file: folder.join(FILE), next, record: Mutex::new(record) })
+        Ok(Recorder { file: folder.join(FILE), next, record: Mutex::new(record), written: Mutex::default() })
     }
 
     fn write(&self, record: &Record) -> Result<()> {
-        let text = serde_json::to_string_pretty(record).map_err(|e| Error::internal(e.to_string()))?;
-        replace_file(&self.file, |file| file.write_all((text + "\n").as_bytes()))
+        let mut written = self.written.lock().unwrap_or_else(|e| e.into_inner());
+        if written.as_ref() != Some(record) {
+            let text = serde_json::to_string_pretty(record).map_err(|e| Error::internal(e.to_string()))?;
+            replace_file(&self.file, |file| file.write_all((text + "\n").as_bytes()))?;
+            *written = Some(record.clone());
+        }
+        Ok(())
     }
 }
 

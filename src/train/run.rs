@@ -249,10 +249,10 @@ impl<'a, D: Backend> Run<'a, D> {
 
     /// Saves the epochs whose files wait before a run ends with an error, which comes first.
     fn failed(&mut self, error: Error) -> Result<Error> {
-        if !self.waiting.is_empty() {
-            if let Err(another) = self.save() {
-                self.setup.listener.on(Event::Warning(&format!("the epochs after the last saved state are lost: {another}")))?;
-            }
+        if !self.waiting.is_empty()
+            && let Err(another) = self.save()
+        {
+            self.setup.listener.on(Event::Warning(&format!("the epochs after the last saved state are lost: {another}")))?;
         }
         Ok(error)
     }

@@ -112,15 +112,15 @@ const WARPGROUP: [Tile; 6] = [
 /// The tile for operands without vectors.
 const ANY: usize = 4;
 
-/// The tile that computes `layers` matrices of `rows` x `cols` results soonest on so many processors: a whole number of rounds, in each of
-/// which a processor is busy with as many blocks as fit. Tiles differ in speed alone: the sum behind a result always goes over k in the
-/// same order.
+/// The tile that computes `layers` matrices of `rows` x `cols` results soonest on so many processors. A processor works through its
+/// share in rounds of as many blocks as fit it together; a block of a round that is not full goes faster, at most by half for each
+/// that is missing. Tiles differ in speed alone: the sum behind a result always goes over k in the same order.
 fn pick(tiles: &[Tile], [rows, cols, layers]: [usize; 3], processors: usize) -> usize {
     let time = |t: &Tile| {
         let blocks = (layers * rows.div_ceil(t.rows) * cols.div_ceil(t.cols)).div_ceil(processors);
-        let alone = 1.0 / (1.0 + 0.5 * (t.together - 1) as f64);
-        let rounds = (blocks / t.together) as f64 + if blocks % t.together > 0 { alone.max((blocks % t.together) as f64 / t.together as f64) } else { 0.0 };
-        rounds * (t.together * t.rows * t.cols) as f64 / t.speed
+        let (rounds, rest, together) = (blocks / t.together, blocks % t.together, t.together as f64);
+        let last = if rest > 0 { (rest as f64 / together).max(2.0 / (1.0 + together)) } else { 0.0 };
+        (rounds as f64 + last) * together * (t.rows * t.cols) as f64 / t.speed
     };
     (0..tiles.len()).min_by(|&a, &b| time(&tiles[a]).total_cmp(&time(&tiles[b]))).expect("there are tiles")
 }
@@ -138,7 +138,7 @@ impl Product {
         let arithmetic = Arithmetic::of(cuda, operands[0].dtype, math, vectors);
         let tiles = arithmetic.tiles();
         let tile = match (arithmetic, vectors) {
-            (Arithmetic::Warpgroup, _) => std::env::var("DEFROST_TILE").ok().and_then(|t| t.parse().ok()).unwrap_or_else(|| pick(tiles, size, cuda.processors())),
+            (Arithmetic::Warpgroup, _) => pick(tiles, size, cuda.processors()),
             (_, true) => pick(&tiles[..ANY], size, cuda.processors()),
             (_, false) => ANY,
         };
