@@ -28,13 +28,8 @@ const WAYS: [How; 6] = {
 };
 
 /// How the emulated driver runs kernels: the last two without checks, for what is asked of bits alone, on many multiprocessors and on one.
-const MANNERS: [Manner; 5] = [
-    Manner::CHECKED,
-    Manner::CHECKED_OTHERWISE,
-    Manner::CHECKED_SMALLEST,
-    Manner::FAST,
-    Manner { processors: 1, ..Manner::FAST },
-];
+const MANNERS: [Manner; 5] =
+    [Manner::CHECKED, Manner::CHECKED_OTHERWISE, Manner::CHECKED_SMALLEST, Manner::FAST, Manner { processors: 1, ..Manner::FAST }];
 
 /// Bytes of an input that is sent ahead: emulated, and on a GPU, where it should take a while.
 const MESSAGE: usize = 70_001;

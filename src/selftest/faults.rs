@@ -6,7 +6,7 @@ use crate::device::cuda::{DevicePtr, Driver, Grid, Launch, Region};
 use crate::error::Result;
 
 /// Kernels, with what must be said of them.
-const PLANTED: [(&str, &str); 18] = [
+const PLANTED: [(&str, &str); 22] = [
     ("fault_read_past_end", "global read out of bounds: 4 bytes, ending 4 past the end of input 0"),
     ("fault_read_before_start", "global read out of bounds: 4 bytes, 4 before the start of input 0"),
     ("fault_write_past_end", "global write out of bounds: 4 bytes, ending 4 past the end of result 0"),
@@ -21,6 +21,10 @@ const PLANTED: [(&str, &str); 18] = [
     ("fault_shared_overwritten_while_read", "race in shared memory"),
     ("fault_copy_read_before_wait", "of shared memory that a cp.async fills, before its wait"),
     ("fault_copy_read_before_barrier", "race in shared memory"),
+    ("fault_copy_read_before_phase", "of shared memory that a cp.async fills, before its wait"),
+    ("fault_phase_never_ends", "waits in a barrier in shared memory"),
+    ("fault_product_without_fence", "with no proxy fence between"),
+    ("fault_product_operand_overwritten", "race in shared memory"),
     ("fault_blocks_race", "race in global memory"),
     ("fault_result_unwritten", "was never written"),
     ("fault_result_read_before_written", "read of result 0 where nothing was written"),
