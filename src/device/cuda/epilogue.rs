@@ -10,9 +10,10 @@ use super::{Call, Cuda, DevicePtr, Matrix};
 /// Rows of a part: `PART` in epilogue.cuh.
 pub const ROWS: usize = 64;
 
-/// Parts that one launch adds up by itself, sixteen for each of its threads; if there are more, those of a group.
+/// Parts that one launch adds up by itself for each of its blocks, and at most, sixteen for each of its threads; if there are more, half
+/// as many make a group.
+const FOR_A_BLOCK: usize = 64;
 const AT_ONCE: usize = 512;
-const IN_GROUP: usize = 256;
 
 /// What a product leaves: its parts and their groups in scratch memory, one after the other.
 #[derive(Clone, Copy)]
@@ -37,7 +38,8 @@ impl Left {
     }
 
     fn new(parts: usize, cols: usize, bytes: [usize; 2]) -> Self {
-        let each = if parts <= AT_ONCE { parts } else { IN_GROUP };
+        let at_once = (FOR_A_BLOCK * cols.div_ceil(FINISHED)).min(AT_ONCE);
+        let each = if parts <= at_once { parts } else { at_once / 2 };
         let groups = Parts { count: parts.div_ceil(each), rows_each: each };
         Left { parts, groups, cols, bytes }
     }
