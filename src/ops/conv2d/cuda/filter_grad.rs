@@ -31,17 +31,27 @@ table! {
      conv2d_dw_bf16_warpgroup_64x64, conv2d_dw_bf16_warpgroup_128x32, conv2d_dw_bf16_warpgroup_64x32]: bf16;
 }
 
-/// Tiles of 128 x 128 results and splits together that keep a large GPU busy: two on each of some 130 processors.
-const PARTS: usize = 264;
+/// Tiles of 128 x 128 results that a large GPU works on at a time: two on each of 132 processors. A round that is not full wastes the rest.
+const ROUND: usize = 264;
 
 /// The fewest pixels that are worth a split of their own, and the most splits.
 const PIXELS: usize = 256;
 const SPLITS: usize = 128;
 
-/// Pixels of a split and number of splits. They follow from the shape alone, because they settle the order of a sum.
+/// What the results of one more split cost, as a share of the work.
+const COST: f64 = 0.06;
+
+/// Pixels of a split and number of splits: those that fill one round, or a few more if rounds are fuller then. They follow from the shape
+/// alone, because they settle the order of a sum.
 fn splits(x: Ty, dy: Ty, taps: usize) -> (usize, usize) {
-    let (filter, pixels) = ((taps * x.shape.cols()).div_ceil(128) * dy.shape.cols().div_ceil(128), dy.shape.rows());
-    let wanted = PARTS.div_ceil(filter).min(pixels.div_ceil(PIXELS)).clamp(1, SPLITS);
+    let (tiles, pixels) = ((taps * x.shape.cols()).div_ceil(128) * dy.shape.cols().div_ceil(128), dy.shape.rows());
+    let most = pixels.div_ceil(PIXELS).clamp(1, SPLITS);
+    let fewest = (ROUND / tiles).clamp(1, most);
+    let worth = |splits: usize| {
+        let blocks = tiles * splits;
+        blocks as f64 / (blocks.div_ceil(ROUND) * ROUND) as f64 - COST * (splits - fewest) as f64
+    };
+    let wanted = (fewest..=most.min(fewest + 4)).rev().max_by(|&a, &b| worth(a).total_cmp(&worth(b))).unwrap_or(fewest);
     let each = pixels.div_ceil(wanted).next_multiple_of(64);
     (each, pixels.div_ceil(each))
 }
@@ -99,5 +109,23 @@ impl Run<Cuda> for Conv2dDw {
             let n = rows * cols;
             call.launch(sum_splits, n.div_ceil(256), 256, 0, (to, dw.ptr, n as i32, splits as i32, dw.add));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{DType, Shape};
+
+    #[test]
+    fn splits_fill_rounds() {
+        let of = |side: usize, taps: usize, channels: usize, filters: usize| {
+            let ty = |cols| Ty { shape: Shape::new(&[16, side, side, cols]), dtype: DType::Bf16 };
+            splits(ty(channels), ty(filters), taps).1
+        };
+        // VGG16: 36 tiles seven times, 9 tiles 29 times, and 144 tiles three times rather than once.
+        assert_eq!([of(56, 9, 256, 256), of(112, 9, 128, 128), of(28, 9, 512, 512)], [7, 29, 3]);
+        // Few pixels are not cut up.
+        assert_eq!([of(4, 9, 64, 64), of(8, 1, 2048, 320)], [1, 4]);
     }
 }
