@@ -108,9 +108,15 @@ impl Cuda {
     }
 }
 
+/// A recorded list of launches. It goes before its driver, whoever drops the device first: what a driver has recorded is part of its machine.
+pub struct Recorded {
+    recording: driver::Recording,
+    _driver: Rc<dyn Driver>,
+}
+
 impl Device for Cuda {
     type Memory = Memory;
-    type Recording = driver::Recording;
+    type Recording = Recorded;
 
     fn describe(&self) -> String {
         self.driver.describe()
@@ -173,18 +179,18 @@ impl Device for Cuda {
     }
 
     fn record(&self, body: &mut dyn FnMut()) -> Option<Self::Recording> {
-        let mut recording = None;
+        let mut recorded = None;
         self.attempt(|driver| driver.begin());
         body();
         self.attempt(|driver| {
-            recording = Some(driver.end()?);
+            recorded = Some(Recorded { recording: driver.end()?, _driver: self.driver.clone() });
             Ok(())
         });
-        recording
+        recorded
     }
 
     fn replay(&self, recording: &Self::Recording) {
-        self.attempt(|driver| driver.replay(recording));
+        self.attempt(|driver| driver.replay(&recording.recording));
     }
 
     fn time(&self, body: &mut dyn FnMut()) -> Duration {

@@ -6,6 +6,7 @@
 
 mod lanes;
 mod object;
+mod recording;
 
 use super::Cuda;
 use super::driver::{DevicePtr, Driver, Launch, Recording, Region};
@@ -16,9 +17,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Instant;
 
 pub use object::{Build, object};
+use recording::{Event, Recorded};
 
 /// The order in which ready threads and blocks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,14 +142,8 @@ pub struct Emulated {
     lanes: RefCell<Lanes>,
     /// The kernel that was launched last.
     latest: Cell<&'static str>,
-}
-
-/// What a recording replays.
-#[derive(Clone)]
-enum Event {
-    Launch(Launch),
-    Forget(Vec<Region>),
-    Filled(Vec<Region>),
+    /// Gone when the driver is.
+    alive: Rc<()>,
 }
 
 fn broken(e: impl std::fmt::Display) -> Error {
@@ -191,7 +188,7 @@ impl Emulated {
         let context = unsafe { open(c_int::from(manner.build == Build::Checked)) };
         let (notes, held, latest) = (RefCell::new(None), RefCell::default(), Cell::new("no kernel"));
         let lanes = RefCell::new(Lanes::new(manner.landing));
-        Ok(Emulated { library, path, functions, context, manner, notes, held, lanes, latest })
+        Ok(Emulated { library, path, functions, context, manner, notes, held, lanes, latest, alive: Rc::new(()) })
     }
 
     /// The kernel's own spelling of its parameters; `None` if there is no such kernel.
@@ -412,12 +409,13 @@ impl Driver for Emulated {
 
     fn end(&self) -> Result<Recording> {
         let notes = self.notes.borrow_mut().take();
-        Ok(Box::new(notes.ok_or_else(|| Error::internal("a recording ends that never began"))?))
+        let events = notes.ok_or_else(|| Error::internal("a recording ends that never began"))?;
+        Ok(Box::new(Recorded::new(events, &self.alive)))
     }
 
     fn replay(&self, recording: &Recording) -> Result<()> {
-        let events: &Vec<Event> = recording.downcast_ref().ok_or_else(|| Error::internal("a recording of another driver"))?;
-        events.iter().try_for_each(|event| match event.clone() {
+        let recorded: &Recorded = recording.downcast_ref().ok_or_else(|| Error::internal("a recording of another driver"))?;
+        recorded.events.iter().try_for_each(|event| match event.clone() {
             Event::Launch(mut launch) => self.run(&mut launch),
             Event::Forget(regions) => {
                 self.forget(regions);
