@@ -1,9 +1,9 @@
 // The matrix product in bf16 on Hopper's warpgroups: tensor cores that read both operands from shared memory.
 //
 // As in product.cuh, slabs of both operands travel through a ring in shared memory; here they are BK = 64 deep and lie as the hardware
-// wants them (SharedMatrix in tile.cuh). A block has several warpgroups of four warps. The last of them brings slabs, by asynchronous copies
-// into any place of the ring that is free; each of the others owns WM x BN results and asks for the products of one slab after the
-// other. Two barriers for each place in the ring, that it is full and that it is free, are all that they wait for.
+// wants them (SharedMatrix in tile.cuh). A block has one or two warpgroups of four warps, each of which owns WM x BN results and asks for the
+// products of one slab after the other, and two or four more warps that bring slabs by asynchronous copies into any place of the ring that is
+// free. Two barriers for each place, that it is full and that it is free, are all that they wait for.
 #pragma once
 #include "product.cuh"
 
@@ -16,8 +16,8 @@ struct Warpgroup {
 template <int BM_, int BN_, int WM_, int LOADERS_, int STAGES_, int BLOCKS_> struct WarpgroupTile {
     static constexpr int BM = BM_, BN = BN_, WM = WM_, LOADERS = LOADERS_, STAGES = STAGES_;
     static constexpr int GROUPS = BM / WM, THREADS = GROUPS * 128 + LOADERS;
-    static constexpr int BLOCKS = BLOCKS_;  // that share a multiprocessor
-    static constexpr int PITCH = BN + 8; // floats from row to row of the results: fragments of four rows meet in no bank
+    static constexpr int BLOCKS = BLOCKS_; // that share a multiprocessor
+    static constexpr int PITCH = BN + 8;   // floats from row to row of the results: fragments of four rows meet in no bank
 };
 
 // EXTENT x BK elements in rows of 128 bytes: of 64 k where these are neighbours in memory, otherwise panels of 64 neighbours along m (or n).
@@ -127,7 +127,10 @@ template <class Tile> struct Multiply<Warpgroup, Tile, true> {
 #pragma unroll
         for (int k = 0; k < Warpgroup::BK; k += Warpgroup::K) {
 #pragma unroll
-            for (int i = 0; i < TM; i++) warpgroup_mma<Tile::BN, SA::INNER, SB::INNER>(sums[i], x.from(SA::to(64 * i, k)), y.from(SB::to(0, k)), keep || k > 0);
+            for (int i = 0; i < TM; i++) {
+                const SharedMatrix rows = x.from(SA::to(64 * i, k)), cols = y.from(SB::to(0, k));
+                warpgroup_mma<Tile::BN, SA::INNER, SB::INNER>(sums[i], rows, cols, keep || k > 0);
+            }
         }
         warpgroup_commit();
     }

@@ -46,9 +46,7 @@ impl Found {
         };
         Some(per_cycle * f64::from(self.multiprocessors) * self.clock)
     }
-}
 
-impl Found {
     /// Whether the program has machine code for this very chip, and not only PTX of an older one.
     pub fn has_code(&self) -> bool {
         let (major, minor) = self.compute_capability;
@@ -225,7 +223,9 @@ mod tests {
         let error = loaded(sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU, &found).unwrap_err();
         assert!(error.what().starts_with("no kernels for Tesla T4 (compute capability 7.5); this build has "), "{error}");
         assert_eq!(found.to_string(), "Tesla T4, 16 GiB, compute capability 7.5, 40 multiprocessors, driver for CUDA 13.0");
-        assert!(loaded(sys::CUresult::CUDA_SUCCESS, &found).is_ok());
+        assert!(loaded(sys::CUresult::CUDA_SUCCESS, &found).is_ok() && !found.has_code());
+        let hopper = Found { compute_capability: (9, 0), ..found };
+        assert_eq!(hopper.has_code(), CHIPS.contains(&"sm_90a"));
     }
 
     #[test]

@@ -194,5 +194,8 @@ mod tests {
         // On one processor, as the emulated driver has, cases of modest size reach every tile.
         let tile = |rows, cols| pick(&TENSOR[..ANY], [rows, cols, 1], 1);
         assert_eq!([tile(144, 104), tile(130, 56), tile(70, 32), tile(9, 32)], [0, 1, 2, 3]);
+        // On Hopper: a large layer; one whose rounds are fuller with smaller tiles; few columns, many rows and few.
+        let tile = |rows, cols| pick(&WARPGROUP, [rows, cols, 1], 132);
+        assert_eq!([tile(200_000, 512), tile(3136, 512), tile(100_000, 32), tile(784, 32)], [0, 3, 4, 5]);
     }
 }
