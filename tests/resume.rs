@@ -228,8 +228,9 @@ fn files_that_wait_are_of_one_epoch_and_written_when_the_run_stops() {
         let alone = ending(&data, name, &DENSE, &frozen);
         let resumed = text(&ok(data.resume(name)));
         let steps = resumed.split("resumed after ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().parse::<usize>().unwrap();
-        // 13 training images in batches of 4.
-        assert_eq!(steps / 4, accuracies.len(), "{resumed}");
+        // 13 training images in batches of 4. An interrupt may come within an epoch, after its last batch at the latest.
+        let (ended, within) = (4 * accuracies.len(), if signal == "INT" { 4 } else { 0 });
+        assert!((ended..=ended + within).contains(&steps), "{resumed}");
         same(&data.path(name), &alone);
     }
 }
