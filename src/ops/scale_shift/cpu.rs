@@ -59,6 +59,12 @@ impl Coefficients {
         Coefficients { act, ..self }
     }
 
+    /// Whether the activation is a ReLU, for loops that are compiled for it.
+    #[inline(always)]
+    pub fn is_relu(&self) -> bool {
+        self.act == Act::Relu
+    }
+
     /// The same from channel `c` on.
     #[inline(always)]
     pub fn from(self, c: usize) -> Self {

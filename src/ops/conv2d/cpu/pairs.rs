@@ -35,6 +35,13 @@ pub(super) struct PixelRow {
     pub words: usize,
 }
 
+impl PixelRow {
+    /// A pixel's first channel; null for one that does not exist.
+    fn at(&self, q: usize) -> *const f32 {
+        if self.real.contains(&q) { self.first.wrapping_add(q * self.pixel) } else { null() }
+    }
+}
+
 /// `to[r][i] = (x[r][2 i], x[r][2 i + 1])` for `rows` x `cols` floats, normalised by `k`.
 ///
 /// # Safety
@@ -51,6 +58,16 @@ pub(super) unsafe fn channel_pairs(x: (*const f32, usize), k: Option<Coefficient
 pub(super) unsafe fn pixel_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut f32, pitch: usize, cols: usize, lanes: usize) {
     // SAFETY: the caller's promise.
     unsafe { native::pixel_pairs(x, k, to, pitch, cols, lanes) }
+}
+
+/// `to[i][w][..] = (x[each w][..], x[each w + step][..])` for the channels of each run `i`, normalised by `k`: a vector of words each, `to.1`
+/// from one run to the next. Lanes behind a run hold anything.
+///
+/// # Safety
+/// As for [`channel_pairs`], with `cols` channels a pixel; the runs lie in them.
+pub(super) unsafe fn run_pairs(x: &PixelRow, k: Option<Coefficients>, to: (*mut f32, usize), runs: &[Range<usize>], cols: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { native::run_pairs(x, k, to, runs, cols) }
 }
 
 /// As [`pack`](super::pack::pack), for a kernel `[taps, in, out]` with `cin` inputs: panels of `[taps * words of in, panel width]`.
@@ -105,8 +122,9 @@ fn transpose<'a>(row: impl Fn(usize) -> &'a [f32], block: &mut [f32], lanes: usi
 mod native {
     use super::{Coefficients, PixelRow};
     use crate::device::cpu::simd::{Vector, prefetch};
+    use crate::ops::activation::Act;
     use std::arch::x86_64::*;
-    use std::ptr::null;
+    use std::ops::Range;
 
     /// Pixels from those at work to those that are asked for.
     const AHEAD: usize = 8;
@@ -129,15 +147,63 @@ mod native {
 
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
     pub unsafe fn pixel_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut f32, pitch: usize, cols: usize, lanes: usize) {
-        let at = |q: usize| if x.real.contains(&q) { x.first.wrapping_add(q * x.pixel) } else { null() };
         for w in 0..x.words {
             let q = w * x.each;
             for line in (0..x.each).flat_map(|i| (0..cols).step_by(16).map(move |c| i * x.pixel + c)) {
                 prefetch(x.first.wrapping_add((q + AHEAD) * x.pixel + line));
             }
             // SAFETY: the caller's promise.
-            unsafe { row_pairs(at(q), at(q + x.step), k, to.add(w * pitch), cols, lanes) }
+            unsafe { row_pairs(x.at(q), x.at(q + x.step), k, to.add(w * pitch), cols, lanes) }
         }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
+    pub unsafe fn run_pairs(x: &PixelRow, k: Option<Coefficients>, to: (*mut f32, usize), runs: &[Range<usize>], cols: usize) {
+        // SAFETY: the caller's promise. Each activation has a loop of its own.
+        unsafe {
+            match k {
+                None => run_words(x, to, runs, cols, |x, _, _| x),
+                Some(k) if k.is_relu() => run_words(x, to, runs, cols, |x, c, n| k.with(Act::Relu).apply(x, c, n)),
+                Some(k) => run_words(x, to, runs, cols, |x, c, n| k.apply(x, c, n)),
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
+    unsafe fn run_words(x: &PixelRow, to: (*mut f32, usize), runs: &[Range<usize>], cols: usize, f: impl Fn(__m512, usize, usize) -> __m512) {
+        let turns = turns();
+        for w in 0..x.words {
+            let (a, b) = (x.at(w * x.each), x.at(w * x.each + x.step));
+            for (i, run) in runs.iter().enumerate() {
+                let (c, n) = (run.start, 16.min(cols - run.start));
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let low = f(__m512::take(a.wrapping_add(c), n), c, n);
+                    let high = if b.is_null() { __m512::zero() } else { f(__m512::take(b.wrapping_add(c), n), c, n) };
+                    in_turn(turns, low, high).store(to.0.add(i * to.1 + w * 16));
+                }
+            }
+        }
+    }
+
+    /// From all of one vector of bf16, then all of another, to one of each in turn.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn turns() -> __m512i {
+        _mm512_add_epi32(
+            _mm512_set1_epi32(16 << 16),
+            _mm512_mullo_epi32(_mm512_set1_epi32(0x1_0001), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)),
+        )
+    }
+
+    /// `(low[c], high[c])`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn in_turn(turns: __m512i, low: __m512, high: __m512) -> __m512 {
+        // SAFETY: the types name the same 64 bytes.
+        let halves: __m512i = unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) };
+        _mm512_castsi512_ps(_mm512_permutexvar_epi16(turns, halves))
     }
 
     /// `to[c] = (a[c], b[c])` for `cols` channels, a null row being zeros, then zeros up to `lanes` words.
@@ -146,17 +212,12 @@ mod native {
     pub unsafe fn row_pairs(a: *const f32, b: *const f32, k: Option<Coefficients>, to: *mut f32, cols: usize, lanes: usize) {
         // SAFETY: the caller's promise: rows of `cols` floats, and `lanes` words.
         unsafe {
-            // From all of the one, then all of the other, to one of each in turn.
-            let turns = _mm512_add_epi32(
-                _mm512_set1_epi32(16 << 16),
-                _mm512_mullo_epi32(_mm512_set1_epi32(0x1_0001), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)),
-            );
+            let turns = turns();
             for c in (0..lanes).step_by(16) {
                 let n = 16.min(cols.saturating_sub(c));
                 let low = if a.is_null() { __m512::zero() } else { values(a, k, c, n) };
                 let high = if b.is_null() { __m512::zero() } else { values(b, k, c, n) };
-                let halves: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                _mm512_castsi512_ps(_mm512_permutexvar_epi16(turns, halves)).put(to.add(c), 16.min(lanes - c), false);
+                in_turn(turns, low, high).put(to.add(c), 16.min(lanes - c), false);
             }
         }
     }
@@ -182,6 +243,7 @@ mod native {
 #[cfg(not(target_arch = "x86_64"))]
 mod native {
     use super::{Coefficients, PixelRow};
+    use std::ops::Range;
 
     const WHY: &str = "this processor has no products of bf16";
 
@@ -190,6 +252,10 @@ mod native {
     }
 
     pub unsafe fn pixel_pairs(_: &PixelRow, _: Option<Coefficients>, _: *mut f32, _: usize, _: usize, _: usize) {
+        unreachable!("{WHY}");
+    }
+
+    pub unsafe fn run_pairs(_: &PixelRow, _: Option<Coefficients>, _: (*mut f32, usize), _: &[Range<usize>], _: usize) {
         unreachable!("{WHY}");
     }
 

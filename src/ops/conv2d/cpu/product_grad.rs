@@ -1,12 +1,13 @@
 use super::filter_grad::{SMALL_FILTER, in_copies};
 use super::input::Input;
 use super::pack::panel_columns;
-use super::pairs::{PixelRow, pixel_pairs};
+use super::pairs::{PixelRow, pixel_pairs, run_pairs};
 use super::pass::{Block, Blocks, Pass};
 use crate::base::Math;
 use crate::device::cpu::tile::{Ahead, LINE, Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Src};
-use crate::ops::scale_shift::cpu::forward;
+use crate::ops::activation::Act;
+use crate::ops::scale_shift::cpu::Coefficients;
 use crate::simd;
 use std::ops::Range;
 
@@ -15,8 +16,6 @@ const BLOCK: usize = 64 * 1024;
 /// Words along the sum of a block: enough that reading and writing the sums costs little, few enough that a panel of `dy` and a run of `x`
 /// stay in the first-level cache.
 const DEPTH: [usize; 2] = [128, 256];
-/// Pixels of `x` that are copied at a time, an even number.
-const CHUNK: usize = 16;
 /// Input channels that a thread works on at a time.
 const CHANNELS: usize = 256;
 
@@ -154,29 +153,22 @@ impl Sum<'_> {
         })
     }
 
-    /// Copies the block's `x`, [`CHUNK`] pixels of all runs before the next, as they lie in memory.
+    /// Copies the block's `x`, pixel by pixel as they lie in memory, each to the places of its runs.
     fn copy_x(&mut self, block: &Block, depth: usize) {
-        let (plan, x, lanes) = (self.plan, self.input.x, self.plan.tile.lanes);
-        let (each, pixel, cols) = (plan.pixels_of_word(), plan.pass.step[1] * x.pitch, block.cols.len());
+        let (plan, x, lanes, cols) = (self.plan, self.input.x, self.plan.tile.lanes, block.cols.len());
+        let (pixel, words) = (plan.pass.step[1] * x.pitch, cols.div_ceil(plan.pixels_of_word()));
+        let k = self.input.pre.map(|pre| pre.from(0));
         for (i, (first, _)) in self.rows(block).enumerate() {
-            for start in (0..cols).step_by(CHUNK) {
-                let (count, word) = (CHUNK.min(cols - start), i * cols.div_ceil(each) + start / each);
-                for (r, run) in self.runs.iter().enumerate() {
-                    let from = x.ptr().wrapping_add(first * x.pitch + start * pixel + run.start);
-                    let to = self.x_buffer[(r * depth + word) * lanes..][..count.div_ceil(each) * lanes].as_mut_ptr();
-                    let k = self.input.pre.map(|pre| pre.from(run.start));
-                    // SAFETY: the pixels lie in the matrix, their copies in the buffer; the coefficients have a float per channel.
-                    unsafe {
-                        match (plan.math, k) {
-                            (Math::Bf16, k) => {
-                                let words = count.div_ceil(2);
-                                let row = PixelRow { first: from, pixel, real: 0..count, each: 2, step: 1, words };
-                                pixel_pairs(&row, k, to, lanes, run.len(), lanes);
-                            }
-                            (_, Some(k)) => forward(self.cpu.isa, (from, pixel), k, (to, lanes), count, run.len(), false),
-                            (_, None) => copy(self.cpu.isa, (from, pixel), (to, lanes), count, run.len(), lanes),
-                        }
+            let from = x.ptr().wrapping_add(first * x.pitch);
+            let to = (self.x_buffer[i * words * lanes..].as_mut_ptr(), depth * lanes);
+            // SAFETY: the pixels lie in the matrix, their copies in the buffer; the coefficients have a float per channel.
+            unsafe {
+                match plan.math {
+                    Math::Bf16 => {
+                        let row = PixelRow { first: from, pixel, real: 0..cols, each: 2, step: 1, words };
+                        run_pairs(&row, k, to, &self.runs, plan.cin);
                     }
+                    _ => copy_runs(self.cpu.isa, (from, pixel), k, to, cols, &self.runs, plan.cin),
                 }
             }
         }
@@ -250,6 +242,23 @@ impl Sum<'_> {
 }
 
 simd! {
+    /// `to[i][r] = x[r][..]` for the channels of each run `i`, normalised by `k`: a vector each, `to.1` from one run to the next. Rows have
+    /// `cols` channels; lanes behind a run hold anything.
+    unsafe fn copy_runs<V>(x: (*const f32, usize), k: Option<Coefficients>, to: (*mut f32, usize), rows: usize, runs: &[Range<usize>], cols: usize) {
+        for r in 0..rows {
+            for (i, run) in runs.iter().enumerate() {
+                let n = V::N.min(cols - run.start);
+                let x = V::take(x.0.wrapping_add(r * x.1 + run.start), n);
+                let value = match k {
+                    None => x,
+                    Some(k) if k.is_relu() => k.with(Act::Relu).apply(x, run.start, n),
+                    Some(k) => k.apply(x, run.start, n),
+                };
+                value.store(to.0.add(i * to.1 + r * V::N));
+            }
+        }
+    }
+
     /// Copies `rows` x `cols`, each row with zeros behind it up to `padded` floats, which are whole vectors.
     unsafe fn copy<V>(x: (*const f32, usize), to: (*mut f32, usize), rows: usize, cols: usize, padded: usize) {
         for c in (0..padded).step_by(V::N) {
