@@ -79,7 +79,7 @@ impl ProductGrad {
     /// Floats of one thread's copies, of `x` and of a panel of `dy`.
     fn buffers(&self) -> [usize; 2] {
         let depth = self.depth(self.blocks.largest());
-        [depth * self.x_row(), depth * self.tile.width()]
+        [run_words(depth) * self.x_row(), depth * self.tile.width()]
     }
 
     fn filter(&self) -> usize {
@@ -160,7 +160,7 @@ impl Sum<'_> {
         let k = self.input.pre.map(|pre| pre.from(0));
         for (i, (first, _)) in self.rows(block).enumerate() {
             let from = x.ptr().wrapping_add(first * x.pitch);
-            let to = (self.x_buffer[i * words * lanes..].as_mut_ptr(), depth * lanes);
+            let to = (self.x_buffer[i * words * lanes..].as_mut_ptr(), run_words(depth) * lanes);
             // SAFETY: the pixels lie in the matrix, their copies in the buffer; the coefficients have a float per channel.
             unsafe {
                 match plan.math {
@@ -202,7 +202,7 @@ impl Sum<'_> {
                 images: 1,
                 rows: 1,
                 pixels: depth,
-                x: self.x_buffer[i * depth * tile.lanes..].as_ptr(),
+                x: self.x_buffer[i * run_words(depth) * tile.lanes..].as_ptr(),
                 x_image: 0,
                 x_row: 0,
                 x_pixel: tile.lanes,
@@ -239,6 +239,11 @@ impl Sum<'_> {
         let pixel = plan.pass.step[1] * x.pitch;
         Ahead { first: x.ptr().wrapping_add(first * x.pitch + job % each * pixel + run.start), step: each * pixel }
     }
+}
+
+/// Vectors from one run of `x` to the next: an odd number, so that those of a pixel do not meet in one cache set.
+fn run_words(depth: usize) -> usize {
+    depth | 1
 }
 
 simd! {
