@@ -70,11 +70,30 @@ impl Ahead {
             false => Self::nothing(x),
         }
     }
+}
+
+/// Cache lines that an outer product asks for, row by row: in the order of memory, that is how it gives most.
+#[derive(Clone, Copy)]
+pub struct Lines {
+    pub first: *const f32,
+    /// Floats from one to the next.
+    pub step: usize,
+    /// Lines up to the end of a row, of the first one and of all others, and the floats that are left out behind it.
+    pub left: usize,
+    pub row: usize,
+    pub gap: usize,
+}
+
+impl Lines {
+    /// The line at `p` again and again, which a tile reads anyway.
+    pub fn nothing(p: *const f32) -> Self {
+        Lines { first: p, step: 0, left: usize::MAX, row: usize::MAX, gap: 0 }
+    }
 
     /// Of an operand of an outer product, what it reads some pixels later: the third-level cache answers in about the time of eight pixels
     /// of a large tile.
     pub fn pixels(x: *const f32, pixel: usize) -> Self {
-        Ahead { first: x.wrapping_add(8 * pixel), step: pixel }
+        Lines { first: x.wrapping_add(8 * pixel), step: pixel, ..Self::nothing(x) }
     }
 }
 
@@ -279,7 +298,7 @@ mod tests {
                     w_row: tile.width(),
                     cols: tile.width(),
                     add: false,
-                    ahead: Ahead::nothing(x.as_ptr()),
+                    ahead: Lines::nothing(x.as_ptr()),
                 };
                 let (strip, outer) = (strip(isa, math, tile.rows, tile.vectors), outer(isa, math, tile.rows, tile.vectors));
                 // SAFETY: both read all of `x` and `w` and write all of `y`.

@@ -1,4 +1,4 @@
-use super::{Ahead, Floats, Product, instantiate, unroll};
+use super::{Floats, Lines, Product, instantiate, unroll};
 use crate::base::Math;
 use crate::device::cpu::simd::{Vector, prefetch};
 
@@ -26,7 +26,7 @@ pub struct Outer {
     /// Start from what lies at `w` instead of from zero.
     pub add: bool,
     /// One line a pixel; of the next image and row, as far on as `x` is.
-    pub ahead: Ahead,
+    pub ahead: Lines,
 }
 
 #[inline(always)]
@@ -46,9 +46,13 @@ unsafe fn body<V: Vector, P: Product<V>, const M: usize, const N: usize>(a: &Out
                 let mut x = a.x.add(image * a.x_image + row * a.x_row);
                 let mut dy = a.dy.add(image * a.dy_image + row * a.dy_row);
                 let mut ahead = a.ahead.first.wrapping_add(image * a.x_image + row * a.x_row);
+                let mut left = a.ahead.left;
                 for _ in 0..a.pixels {
                     prefetch(ahead);
-                    ahead = ahead.wrapping_add(a.ahead.step);
+                    left -= 1;
+                    let row_ends = left == 0;
+                    ahead = ahead.wrapping_add(a.ahead.step).wrapping_add(if row_ends { a.ahead.gap } else { 0 });
+                    left = if row_ends { a.ahead.row } else { left };
                     let mut gradients = [V::zero(); 2];
                     unroll!(n < N, { gradients[n] = V::load(dy.add(n * V::N)) });
                     unroll!(m < M, {

@@ -42,6 +42,14 @@ impl PixelRow {
     }
 }
 
+/// A vector of channels from `channel` on, for every pixel (or word): where the first one goes, and the floats to the next.
+#[derive(Clone, Copy)]
+pub(super) struct Piece {
+    pub channel: usize,
+    pub at: usize,
+    pub step: usize,
+}
+
 /// `to[r][i] = (x[r][2 i], x[r][2 i + 1])` for `rows` x `cols` floats, normalised by `k`.
 ///
 /// # Safety
@@ -60,14 +68,13 @@ pub(super) unsafe fn pixel_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut
     unsafe { native::pixel_pairs(x, k, to, pitch, cols, lanes) }
 }
 
-/// `to[i][w][..] = (x[each w][..], x[each w + step][..])` for the channels of each run `i`, normalised by `k`: a vector of words each, `to.1`
-/// from one run to the next. Lanes behind a run hold anything.
+/// Words of [`pixel_pairs`], a vector of channels here and one there: see [`Piece`].
 ///
 /// # Safety
-/// As for [`channel_pairs`], with `cols` channels a pixel; the runs lie in them.
-pub(super) unsafe fn run_pairs(x: &PixelRow, k: Option<Coefficients>, to: (*mut f32, usize), runs: &[Range<usize>], cols: usize) {
+/// As for [`channel_pairs`], with `cols` channels a pixel, in which the pieces begin.
+pub(super) unsafe fn piece_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut f32, pieces: &[Piece], cols: usize) {
     // SAFETY: the caller's promise.
-    unsafe { native::run_pairs(x, k, to, runs, cols) }
+    unsafe { native::piece_pairs(x, k, to, pieces, cols) }
 }
 
 /// As [`pack`](super::pack::pack), for a kernel `[taps, in, out]` with `cin` inputs: panels of `[taps * words of in, panel width]`.
@@ -120,11 +127,10 @@ fn transpose<'a>(row: impl Fn(usize) -> &'a [f32], block: &mut [f32], lanes: usi
 
 #[cfg(target_arch = "x86_64")]
 mod native {
-    use super::{Coefficients, PixelRow};
+    use super::{Coefficients, Piece, PixelRow};
     use crate::device::cpu::simd::{Vector, prefetch};
     use crate::ops::activation::Act;
     use std::arch::x86_64::*;
-    use std::ops::Range;
 
     /// Pixels from those at work to those that are asked for.
     const AHEAD: usize = 8;
@@ -158,30 +164,30 @@ mod native {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
-    pub unsafe fn run_pairs(x: &PixelRow, k: Option<Coefficients>, to: (*mut f32, usize), runs: &[Range<usize>], cols: usize) {
-        // SAFETY: the caller's promise. Each activation has a loop of its own.
+    pub unsafe fn piece_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut f32, pieces: &[Piece], cols: usize) {
+        // SAFETY: the caller's promise. The usual activations have a loop of their own.
         unsafe {
             match k {
-                None => run_words(x, to, runs, cols, |x, _, _| x),
-                Some(k) if k.is_relu() => run_words(x, to, runs, cols, |x, c, n| k.with(Act::Relu).apply(x, c, n)),
-                Some(k) => run_words(x, to, runs, cols, |x, c, n| k.apply(x, c, n)),
+                None => pieces_of(x, to, pieces, cols, |x, _, _| x),
+                Some(k) if k.is_relu() => pieces_of(x, to, pieces, cols, |x, c, n| k.with(Act::Relu).apply(x, c, n)),
+                Some(k) => pieces_of(x, to, pieces, cols, |x, c, n| k.apply(x, c, n)),
             }
         }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
-    unsafe fn run_words(x: &PixelRow, to: (*mut f32, usize), runs: &[Range<usize>], cols: usize, f: impl Fn(__m512, usize, usize) -> __m512) {
+    unsafe fn pieces_of(x: &PixelRow, to: *mut f32, pieces: &[Piece], cols: usize, normalise: impl Fn(__m512, usize, usize) -> __m512) {
         let turns = turns();
         for w in 0..x.words {
             let (a, b) = (x.at(w * x.each), x.at(w * x.each + x.step));
-            for (i, run) in runs.iter().enumerate() {
-                let (c, n) = (run.start, 16.min(cols - run.start));
+            for piece in pieces {
+                let (c, n) = (piece.channel, 16.min(cols - piece.channel));
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let low = f(__m512::take(a.wrapping_add(c), n), c, n);
-                    let high = if b.is_null() { __m512::zero() } else { f(__m512::take(b.wrapping_add(c), n), c, n) };
-                    in_turn(turns, low, high).store(to.0.add(i * to.1 + w * 16));
+                    let low = normalise(__m512::take(a.add(c), n), c, n);
+                    let high = if b.is_null() { __m512::zero() } else { normalise(__m512::take(b.add(c), n), c, n) };
+                    in_turn(turns, low, high).store(to.add(piece.at + w * piece.step));
                 }
             }
         }
@@ -242,8 +248,7 @@ mod native {
 /// A device on such a processor refuses bf16 before anything is compiled for it.
 #[cfg(not(target_arch = "x86_64"))]
 mod native {
-    use super::{Coefficients, PixelRow};
-    use std::ops::Range;
+    use super::{Coefficients, Piece, PixelRow};
 
     const WHY: &str = "this processor has no products of bf16";
 
@@ -255,7 +260,7 @@ mod native {
         unreachable!("{WHY}");
     }
 
-    pub unsafe fn run_pairs(_: &PixelRow, _: Option<Coefficients>, _: (*mut f32, usize), _: &[Range<usize>], _: usize) {
+    pub unsafe fn piece_pairs(_: &PixelRow, _: Option<Coefficients>, _: *mut f32, _: &[Piece], _: usize) {
         unreachable!("{WHY}");
     }
 
