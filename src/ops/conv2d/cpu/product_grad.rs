@@ -148,8 +148,9 @@ impl Sum<'_> {
         for i in blocks.clone() {
             let block = plan.blocks.get(i);
             self.copy(&block, &pieces);
-            let asks = (i + 1 < blocks.end).then(|| Asks::new(self, plan.blocks.get(i + 1)));
-            self.multiply(&block, asks, add || i > first);
+            let depth = plan.depth([block.images.len(), block.rows.len(), block.cols.len()]);
+            let asks = (i + 1 < blocks.end).then(|| Asks::new(self, plan.blocks.get(i + 1), depth));
+            self.multiply(depth, asks, add || i > first);
         }
     }
 
@@ -190,14 +191,12 @@ impl Sum<'_> {
     }
 
     /// Adds the block's products of all panels with all runs.
-    fn multiply(&self, block: &Block, asks: Option<Asks>, add: bool) {
-        let (plan, tile) = (self.plan, self.plan.tile);
-        let depth = plan.depth([block.images.len(), block.rows.len(), block.cols.len()]);
-        let tiles = self.panels.len() * self.runs.len();
+    fn multiply(&self, depth: usize, mut asks: Option<Asks>, add: bool) {
+        let (plan, tile, room) = (self.plan, self.plan.tile, self.plan.room());
         for (p, panel) in self.panels.clone().enumerate() {
             let (columns, padded) = panel_columns(tile, panel, plan.cout);
             for (i, run) in self.runs.iter().enumerate() {
-                let x = self.x_buffer[i * plan.room() * tile.lanes..].as_ptr();
+                let x = self.x_buffer[i * room * tile.lanes..].as_ptr();
                 let args = Outer {
                     images: 1,
                     rows: 1,
@@ -206,7 +205,7 @@ impl Sum<'_> {
                     x_image: 0,
                     x_row: 0,
                     x_pixel: tile.lanes,
-                    dy: self.dy_buffer[p * plan.room() * tile.width()..].as_ptr(),
+                    dy: self.dy_buffer[p * room * tile.width()..].as_ptr(),
                     dy_image: 0,
                     dy_row: 0,
                     dy_pixel: tile.width(),
@@ -214,7 +213,7 @@ impl Sum<'_> {
                     w_row: plan.cout,
                     cols: columns.len(),
                     add,
-                    ahead: asks.as_ref().and_then(|asks| asks.of(p * self.runs.len() + i, tiles, depth)).unwrap_or(Lines::nothing(x)),
+                    ahead: asks.as_mut().and_then(Asks::of_tile).unwrap_or(Lines::nothing(x)),
                 };
                 // SAFETY: the operands lie in the buffers; the channels of the filter belong to this thread, or the filter is its own copy.
                 unsafe { outer(self.cpu.isa, plan.math, run.len(), padded / tile.lanes)(&args) }
@@ -227,54 +226,83 @@ impl ProductGrad {
     /// Pixel `i` of a block: which one it is of `x` and of `dy`.
     fn pixel(&self, block: &Block, i: usize) -> [usize; 2] {
         let (pass, rows, cols) = (&self.pass, block.rows.len(), block.cols.len());
-        let (image, row, col) = (block.images.start + i / cols / rows, block.rows.start + i / cols % rows, block.cols.start + i % cols);
+        // Most blocks are of one row; a division takes as long as a tile's step.
+        let (row, col) = if i < cols { (0, i) } else { (i / cols, i % cols) };
+        let (image, row) = if row < rows { (0, row) } else { (row / rows, row % rows) };
+        let (image, row, col) = (block.images.start + image, block.rows.start + row, block.cols.start + col);
         let x = (image * pass.input[0] + row * pass.step[0]) * pass.input[1] + col * pass.step[1];
         [x, (image * pass.size[0] + row) * pass.size[1] + col]
     }
 }
 
-/// What the tiles of a block ask for: the lines of the next block, `dy` first.
+/// What the tiles of a block ask for: the lines of the next block, `dy` first, the same share of tiles all along.
 struct Asks<'a> {
     plan: &'a ProductGrad,
     next: Block,
-    /// First channel of the first pixel of all, floats from pixel to pixel, lines of each.
-    operands: [(*const f32, usize, usize); 2],
+    operands: [Operand; 2],
+    /// Lines that a tile asks for, one with each step.
+    steps: usize,
+    tiles: usize,
+    /// Runs of so many lines, and the tiles' debt in them.
+    jobs: usize,
+    owed: usize,
+    /// Whether it is `x`'s turn, its next pixel and line of that.
+    of_x: bool,
+    pixel: usize,
+    line: usize,
+}
+
+/// The channels of a group.
+struct Operand {
+    first: *const f32,
+    pitch: usize,
+    /// Pixels from one to the next.
+    step: usize,
+    /// Cache lines of a pixel.
+    lines: usize,
+}
+
+impl Operand {
+    fn new(matrix: Src, channels: Range<usize>, step: usize) -> Self {
+        let first = matrix.ptr().wrapping_add(channels.start);
+        let into_line = first as usize / size_of::<f32>() % LINE;
+        let lines = (into_line + channels.len()).div_ceil(LINE);
+        Operand { first: first.wrapping_sub(into_line), pitch: matrix.pitch, step, lines }
+    }
 }
 
 impl<'a> Asks<'a> {
-    fn new(sum: &Sum<'a>, next: Block) -> Self {
+    fn new(sum: &Sum<'a>, next: Block, steps: usize) -> Self {
         let (plan, width) = (sum.plan, sum.plan.tile.width());
-        let operand = |m: Src, channels: Range<usize>, step: usize| {
-            let first = m.ptr().wrapping_add(channels.start);
-            let into_line = first as usize / 4 % LINE;
-            (first.wrapping_sub(into_line), step * m.pitch, (into_line + channels.len()).div_ceil(LINE))
-        };
         let x = sum.runs[0].start..sum.runs[sum.runs.len() - 1].end;
         let dy = sum.panels.start * width..(sum.panels.end * width).min(plan.cout);
-        Asks { plan, next, operands: [operand(sum.input.x, x, plan.pass.step[1]), operand(sum.dy, dy, 1)] }
+        let operands = [Operand::new(sum.input.x, x, plan.pass.step[1]), Operand::new(sum.dy, dy, 1)];
+        let pixels = next.images.len() * next.rows.len() * next.cols.len();
+        let jobs = operands.iter().map(|operand| (pixels * operand.lines).div_ceil(steps)).sum();
+        let tiles = sum.panels.len() * sum.runs.len();
+        Asks { plan, next, operands, steps, tiles, jobs, owed: 0, of_x: false, pixel: 0, line: 0 }
     }
 
-    /// What tile `i` of `tiles` asks for in `steps` steps; some tiles ask nothing if that is enough.
-    fn of(&self, i: usize, tiles: usize, steps: usize) -> Option<Lines> {
-        let pixels = self.next.images.len() * self.next.rows.len() * self.next.cols.len();
-        let [x_jobs, dy_jobs] = self.operands.map(|(_, _, lines)| (pixels * lines).div_ceil(steps));
-        let jobs = (x_jobs + dy_jobs).min(tiles);
-        let job = i * jobs / tiles;
-        if i > 0 && job == (i - 1) * jobs / tiles {
+    /// What the next tile asks for.
+    fn of_tile(&mut self) -> Option<Lines> {
+        self.owed += self.jobs;
+        if self.owed < self.tiles {
             return None;
         }
-        let (operand, job) = if job < dy_jobs { (1, job) } else { (0, job - dy_jobs) };
-        let (first, pixel, lines) = self.operands[operand];
-        let (at, line) = (job * steps / lines, job * steps % lines);
-        let at = self.plan.pixel(&self.next, at)[operand];
-        let pitch = if operand == 0 { pixel / self.plan.pass.step[1] } else { pixel };
-        Some(Lines {
-            first: first.wrapping_add(at * pitch + line * LINE),
-            step: LINE,
-            left: lines - line,
-            row: lines,
-            gap: pixel.wrapping_sub(lines * LINE),
-        })
+        self.owed -= self.tiles;
+        let pixels = self.next.images.len() * self.next.rows.len() * self.next.cols.len();
+        if self.pixel >= pixels && !self.of_x {
+            (self.of_x, self.pixel, self.line) = (true, 0, 0);
+        }
+        let operand = &self.operands[usize::from(!self.of_x)];
+        let at = self.plan.pixel(&self.next, self.pixel)[usize::from(!self.of_x)];
+        let first = operand.first.wrapping_add(at * operand.pitch + self.line * LINE);
+        let gap = (operand.step * operand.pitch).wrapping_sub(operand.lines * LINE);
+        let lines = Lines { first, step: LINE, left: operand.lines - self.line, row: operand.lines, gap };
+        self.line += self.steps;
+        self.pixel += self.line / operand.lines;
+        self.line %= operand.lines;
+        Some(lines)
     }
 }
 
