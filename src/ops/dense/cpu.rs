@@ -56,5 +56,5 @@ impl Run<Cpu> for DenseDw {
 }
 
 fn plan(cpu: &Cpu, x: Ty, dy: Ty) -> ProductGrad {
-    ProductGrad::new(cpu, Math::Full, Pass::flat(x.shape.rows()), x.shape.cols(), dy.shape.cols())
+    ProductGrad::new(cpu, Math::Full, Pass::flat(x.shape.rows()), x.shape.cols(), dy.shape.cols(), false)
 }

@@ -252,7 +252,7 @@ impl Conv2dDw {
             return FilterGradient::Line(line);
         }
         if pass.has_one_real_tap() {
-            return FilterGradient::Product(ProductGrad::new(cpu, self.multiplies_in(ins), pass, cin, cout));
+            return FilterGradient::Product(ProductGrad::new(cpu, self.multiplies_in(ins), pass, cin, cout, self.pre.is_some()));
         }
         match Size::choose(cpu, self.math, &pass, cin, cout, &Size::ALL) {
             Some(size) => FilterGradient::Winograd(WinogradFilterGrad::new(cpu, size, &pass, cin, cout), size),

@@ -15,19 +15,19 @@ use std::ops::Range;
 const BLOCK: usize = 64 * 1024;
 /// Words along the sum of a block: enough that reading and writing the sums costs little, few enough that a panel of `dy` and a run of `x`
 /// stay in the first-level cache.
-const DEPTH: [usize; 2] = [128, 256];
-/// Input channels, and panels of output channels, that a thread works on at a time.
+const DEPTH: [usize; 2] = [96, 256];
+/// Input channels that a thread works on at a time.
 const CHANNELS: usize = 512;
-const PANELS: usize = 8;
 
 /// `dw[k, c] = sum over pixels of x[.., k] * dy[.., c]`, planned: the filter gradient of a 1x1 convolution, and of a dense layer.
 ///
-/// A thread has a group of input channels and one of output channels. It copies a block of pixels of both in the order of memory, input
-/// channels run by run of a register tile and output channels panel by panel, so that tiles walk along memory; it multiplies each panel
-/// with all runs. Meanwhile it asks for the next block, a cache line with each step of a tile: operands come from memory while it computes.
+/// A thread takes a block of pixels. It copies what its tiles read in the order of memory, `dy` panel by panel and a group of input channels
+/// run by run, so that tiles walk along memory; it multiplies each panel with all runs. Meanwhile it asks for the next block, a cache line
+/// with each step of a tile: operands come from memory while it computes. Floats of `x` that nothing changes are read where they lie: the
+/// copy would be read a few times at most, and lies no better.
 ///
-/// A large filter is dealt out to the threads in pairs of groups, each of which sees all pixels in order. For a small one the pixels are
-/// dealt out; each thread sums into its own copy, and the copies are added in order.
+/// A large filter is dealt out to the threads in groups of input channels, each of which sees all pixels in order. For a small one the
+/// pixels are dealt out; each thread sums into its own copy, and the copies are added in order.
 pub(in crate::ops) struct ProductGrad {
     tile: Tile,
     math: Math,
@@ -35,23 +35,25 @@ pub(in crate::ops) struct ProductGrad {
     cin: usize,
     cout: usize,
     blocks: Blocks,
-    /// Groups of runs of input channels, and of panels of output channels.
-    groups: [usize; 2],
+    /// Groups of runs of input channels.
+    groups: usize,
     /// Copies of the filter.
     copies: usize,
     threads: usize,
+    /// Whether `x` is read where it lies.
+    in_place: bool,
 }
 
 impl ProductGrad {
-    /// For a pass of one tap that reads no padding, [`Pass::has_one_real_tap`].
-    pub fn new(cpu: &Cpu, math: Math, pass: Pass, cin: usize, cout: usize) -> Self {
+    /// For a pass of one tap that reads no padding, [`Pass::has_one_real_tap`]; `normalised`: whether the input is changed on the way in.
+    pub fn new(cpu: &Cpu, math: Math, pass: Pass, cin: usize, cout: usize, normalised: bool) -> Self {
         let (tile, threads) = (Tile::of(cpu.isa), cpu.threads());
-        let (runs, panels, small) = (cin.div_ceil(tile.rows), cout.div_ceil(tile.width()), cin * cout <= SMALL_FILTER);
-        let mut groups = [cin.div_ceil(CHANNELS), panels.div_ceil(PANELS)];
-        if !small && !(groups[0] * groups[1]).is_multiple_of(threads) {
-            groups[0] = groups[0].next_multiple_of(threads).min(runs);
-        }
-        let mut plan = ProductGrad { tile, math, pass, cin, cout, blocks: Blocks::new(&pass, [1; 3]), groups, copies: 1, threads };
+        let (runs, small) = (cin.div_ceil(tile.rows), cin * cout <= SMALL_FILTER);
+        let groups = cin.div_ceil(CHANNELS);
+        let groups = if small { groups } else { groups.next_multiple_of(threads) }.min(runs);
+        let in_place = math == Math::Full && !normalised && pass.is_flat();
+        let blocks = Blocks::new(&pass, [1; 3]);
+        let mut plan = ProductGrad { tile, math, pass, cin, cout, blocks, groups, copies: 1, threads, in_place };
         let [least, most] = DEPTH;
         let pixels = plan.pixels_of_word() * (BLOCK / plan.widths().iter().sum::<usize>()).clamp(least, most);
         let [rows, cols] = pass.size;
@@ -69,10 +71,10 @@ impl ProductGrad {
         if self.math == Math::Bf16 { 2 } else { 1 }
     }
 
-    /// Words of the largest groups: a vector for each run, a panel's width for each panel.
+    /// Words of a pixel (or two): of the largest group, a vector for each run, and of all panels.
     fn widths(&self) -> [usize; 2] {
-        let (runs, panels) = (self.cin.div_ceil(self.tile.rows), self.cout.div_ceil(self.tile.width()));
-        [runs.div_ceil(self.groups[0]) * self.tile.lanes, panels.div_ceil(self.groups[1]) * self.tile.width()]
+        let runs = self.cin.div_ceil(self.tile.rows);
+        [runs.div_ceil(self.groups) * self.tile.lanes, self.cout.next_multiple_of(self.tile.width())]
     }
 
     /// Words along the sum of a block.
@@ -88,7 +90,8 @@ impl ProductGrad {
 
     /// Floats of one thread's copies, of `x` and of `dy`.
     fn buffers(&self) -> [usize; 2] {
-        self.widths().map(|width| self.room() * width)
+        let [x, dy] = self.widths().map(|width| self.room() * width);
+        [if self.in_place { 0 } else { x }, dy]
     }
 
     fn filter(&self) -> usize {
@@ -104,26 +107,24 @@ impl ProductGrad {
     pub fn run<'a>(&self, cpu: &Cpu, input: impl Into<Input<'a>>, dy: Src, dw: Dst, scratch: Dst) {
         let (input, [x_floats, dy_floats]) = (input.into(), self.buffers());
         let each = x_floats + dy_floats;
-        let units = self.groups[0] * self.groups[1];
-        let unit = |i: usize, thread: usize, blocks: Range<usize>, into: *mut f32, add: bool| {
+        let group = |i: usize, thread: usize, blocks: Range<usize>, into: *mut f32, add: bool| {
             // SAFETY: each thread has its own part of the scratch memory.
             let (x_buffer, dy_buffer) = unsafe { scratch.part(thread * each..(thread + 1) * each) }.split_at_mut(x_floats);
-            let runs = share(self.cin.div_ceil(self.tile.rows), self.groups[0], i % self.groups[0]);
+            let runs = share(self.cin.div_ceil(self.tile.rows), self.groups, i);
             let runs = even_runs(self.cin, self.tile.rows).skip(runs.start).take(runs.len()).collect();
-            let panels = share(self.cout.div_ceil(self.tile.width()), self.groups[1], i / self.groups[0]);
-            Sum { plan: self, cpu, input, dy, into, x_buffer, dy_buffer, runs, panels }.run(blocks, add);
+            Sum { plan: self, cpu, input, dy, into, x_buffer, dy_buffer, runs }.run(blocks, add);
         };
         if self.copies == 1 {
-            return cpu.pool.parts(units, |i, thread| unit(i, thread, 0..self.blocks.count(), dw.ptr(), dw.adds()));
+            return cpu.pool.parts(self.groups, |i, thread| group(i, thread, 0..self.blocks.count(), dw.ptr(), dw.adds()));
         }
         let rest = scratch.slice(self.threads * each..scratch.cols);
         in_copies(cpu, rest, [self.copies, self.filter()], dw, |c, thread, into| {
-            (0..units).for_each(|i| unit(i, thread, share(self.blocks.count(), self.copies, c), into, false));
+            (0..self.groups).for_each(|i| group(i, thread, share(self.blocks.count(), self.copies, c), into, false));
         });
     }
 }
 
-/// The sums of two groups of channels, in the hands of one thread.
+/// The sums of one group of channels, in the hands of one thread.
 struct Sum<'a> {
     plan: &'a ProductGrad,
     cpu: &'a Cpu,
@@ -137,8 +138,6 @@ struct Sum<'a> {
     dy_buffer: &'a mut [f32],
     /// Its input channels.
     runs: Vec<Range<usize>>,
-    /// Its output channels.
-    panels: Range<usize>,
 }
 
 impl Sum<'_> {
@@ -150,7 +149,7 @@ impl Sum<'_> {
             self.copy(&block, &pieces);
             let depth = plan.depth([block.images.len(), block.rows.len(), block.cols.len()]);
             let asks = (i + 1 < blocks.end).then(|| Asks::new(self, plan.blocks.get(i + 1), depth));
-            self.multiply(depth, asks, add || i > first);
+            self.multiply(&block, depth, asks, add || i > first);
         }
     }
 
@@ -162,9 +161,8 @@ impl Sum<'_> {
 
     fn pieces_of_dy(&self) -> Vec<Piece> {
         let (lanes, width, room) = (self.plan.tile.lanes, self.plan.tile.width(), self.plan.room());
-        let channels = self.panels.start * width..(self.panels.end * width).min(self.plan.cout);
         let piece = |(i, channel): (usize, usize)| Piece { channel, at: i * lanes / width * room * width + i * lanes % width, step: width };
-        channels.step_by(lanes).enumerate().map(piece).collect()
+        (0..self.plan.cout).step_by(lanes).enumerate().map(piece).collect()
     }
 
     /// Copies a block of both operands, pixel by pixel as they lie in memory.
@@ -186,17 +184,23 @@ impl Sum<'_> {
                 }
             };
             copy(dy, dy_at, 1, None, self.dy_buffer, plan.tile.width(), dy_pieces);
+            if plan.in_place {
+                continue;
+            }
             copy(x, x_at, plan.pass.step[1], k, self.x_buffer, plan.tile.lanes, x_pieces);
         }
     }
 
     /// Adds the block's products of all panels with all runs.
-    fn multiply(&self, depth: usize, mut asks: Option<Asks>, add: bool) {
+    fn multiply(&self, block: &Block, depth: usize, mut asks: Option<Asks>, add: bool) {
         let (plan, tile, room) = (self.plan, self.plan.tile, self.plan.room());
-        for (p, panel) in self.panels.clone().enumerate() {
+        for panel in 0..plan.cout.div_ceil(tile.width()) {
             let (columns, padded) = panel_columns(tile, panel, plan.cout);
             for (i, run) in self.runs.iter().enumerate() {
-                let x = self.x_buffer[i * room * tile.lanes..].as_ptr();
+                let (x, x_pixel) = match plan.in_place {
+                    true => (self.input.x.ptr().wrapping_add(block.cols.start * self.input.x.pitch + run.start), self.input.x.pitch),
+                    false => (self.x_buffer[i * room * tile.lanes..].as_ptr(), tile.lanes),
+                };
                 let args = Outer {
                     images: 1,
                     rows: 1,
@@ -204,8 +208,8 @@ impl Sum<'_> {
                     x,
                     x_image: 0,
                     x_row: 0,
-                    x_pixel: tile.lanes,
-                    dy: self.dy_buffer[p * room * tile.width()..].as_ptr(),
+                    x_pixel,
+                    dy: self.dy_buffer[panel * room * tile.width()..].as_ptr(),
                     dy_image: 0,
                     dy_row: 0,
                     dy_pixel: tile.width(),
@@ -273,13 +277,12 @@ impl Operand {
 
 impl<'a> Asks<'a> {
     fn new(sum: &Sum<'a>, next: Block, steps: usize) -> Self {
-        let (plan, width) = (sum.plan, sum.plan.tile.width());
+        let plan = sum.plan;
         let x = sum.runs[0].start..sum.runs[sum.runs.len() - 1].end;
-        let dy = sum.panels.start * width..(sum.panels.end * width).min(plan.cout);
-        let operands = [Operand::new(sum.input.x, x, plan.pass.step[1]), Operand::new(sum.dy, dy, 1)];
+        let operands = [Operand::new(sum.input.x, x, plan.pass.step[1]), Operand::new(sum.dy, 0..plan.cout, 1)];
         let pixels = next.images.len() * next.rows.len() * next.cols.len();
         let jobs = operands.iter().map(|operand| (pixels * operand.lines).div_ceil(steps)).sum();
-        let tiles = sum.panels.len() * sum.runs.len();
+        let tiles = plan.cout.div_ceil(plan.tile.width()) * sum.runs.len();
         Asks { plan, next, operands, steps, tiles, jobs, owed: 0, of_x: false, pixel: 0, line: 0 }
     }
 
