@@ -53,16 +53,16 @@ impl Coefficients {
         Coefficients { scale: scale.ptr(), shift: shift.ptr(), act }
     }
 
+    /// The activation, for loops that are compiled for one.
+    #[inline(always)]
+    pub fn act(&self) -> Act {
+        self.act
+    }
+
     /// The same with another activation.
     #[inline(always)]
     pub fn with(self, act: Act) -> Self {
         Coefficients { act, ..self }
-    }
-
-    /// Whether the activation is a ReLU, for loops that are compiled for it.
-    #[inline(always)]
-    pub fn is_relu(&self) -> bool {
-        self.act == Act::Relu
     }
 
     /// The same from channel `c` on.

@@ -55,45 +55,35 @@ pub struct Ahead {
     pub first: *const f32,
     /// Floats from one to the next.
     pub step: usize,
-}
-
-impl Ahead {
-    /// The line at `p` again and again, which a tile reads anyway.
-    pub fn nothing(p: *const f32) -> Self {
-        Ahead { first: p, step: 0 }
-    }
-
-    /// Of strips of `rows` pixels of `words`, what the second strip from the one at `x` reads, if pixels lie one after the other.
-    pub fn strips(x: *const f32, pixel: usize, words: usize, rows: usize) -> Self {
-        match pixel <= words + LINE {
-            true => Ahead { first: x.wrapping_add(2 * rows * pixel), step: LINE },
-            false => Self::nothing(x),
-        }
-    }
-}
-
-/// Cache lines that an outer product asks for, row by row: in the order of memory, that is how it gives most.
-#[derive(Clone, Copy)]
-pub struct Lines {
-    pub first: *const f32,
-    /// Floats from one to the next.
-    pub step: usize,
-    /// Lines up to the end of a row, of the first one and of all others, and the floats that are left out behind it.
+    /// For an outer product, lines up to the end of a row, of the first one and of the others, and the floats that it skips then.
     pub left: usize,
     pub row: usize,
     pub gap: usize,
 }
 
-impl Lines {
+impl Ahead {
+    /// Lines `step` floats apart.
+    fn new(first: *const f32, step: usize) -> Self {
+        Ahead { first, step, left: usize::MAX, row: usize::MAX, gap: 0 }
+    }
+
     /// The line at `p` again and again, which a tile reads anyway.
     pub fn nothing(p: *const f32) -> Self {
-        Lines { first: p, step: 0, left: usize::MAX, row: usize::MAX, gap: 0 }
+        Self::new(p, 0)
+    }
+
+    /// Of strips of `rows` pixels of `words`, what the second strip from the one at `x` reads, if pixels lie one after the other.
+    pub fn strips(x: *const f32, pixel: usize, words: usize, rows: usize) -> Self {
+        match pixel <= words + LINE {
+            true => Self::new(x.wrapping_add(2 * rows * pixel), LINE),
+            false => Self::nothing(x),
+        }
     }
 
     /// Of an operand of an outer product, what it reads some pixels later: the third-level cache answers in about the time of eight pixels
     /// of a large tile.
     pub fn pixels(x: *const f32, pixel: usize) -> Self {
-        Lines { first: x.wrapping_add(8 * pixel), step: pixel, ..Self::nothing(x) }
+        Self::new(x.wrapping_add(8 * pixel), pixel)
     }
 }
 
@@ -298,7 +288,7 @@ mod tests {
                     w_row: tile.width(),
                     cols: tile.width(),
                     add: false,
-                    ahead: Lines::nothing(x.as_ptr()),
+                    ahead: Ahead::nothing(x.as_ptr()),
                 };
                 let (strip, outer) = (strip(isa, math, tile.rows, tile.vectors), outer(isa, math, tile.rows, tile.vectors));
                 // SAFETY: both read all of `x` and `w` and write all of `y`.

@@ -1,4 +1,4 @@
-use super::{Floats, Lines, Product, instantiate, unroll};
+use super::{Ahead, Floats, Product, instantiate, unroll};
 use crate::base::Math;
 use crate::device::cpu::simd::{Vector, prefetch};
 
@@ -26,7 +26,7 @@ pub struct Outer {
     /// Start from what lies at `w` instead of from zero.
     pub add: bool,
     /// One line a pixel; of the next image and row, as far on as `x` is.
-    pub ahead: Lines,
+    pub ahead: Ahead,
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@ use super::pack::panel_columns;
 use super::pairs::{PixelRow, pixel_pairs};
 use super::pass::{Block, Blocks, Pass};
 use crate::base::Math;
-use crate::device::cpu::tile::{Lines, Outer, Tile, even_runs, outer, share};
+use crate::device::cpu::tile::{Ahead, Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Src};
 use std::ops::Range;
 
@@ -323,7 +323,7 @@ impl Sum<'_> {
                     w_row: plan.cout,
                     cols: columns.len(),
                     add,
-                    ahead: Lines::pixels(first, x.result[1]),
+                    ahead: Ahead::pixels(first, x.result[1]),
                 };
                 // SAFETY: rows and columns are those whose tap lies in the image or the buffer; the channels of the filter
                 // belong to this thread, or the filter is its own copy.

@@ -165,31 +165,33 @@ mod native {
 
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
     pub unsafe fn piece_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut f32, pieces: &[Piece], cols: usize) {
-        // SAFETY: the caller's promise. The usual activations have a loop of their own.
+        // The loop is compiled for each: a test of the activation in it would leave fewer reads under way.
+        // SAFETY: the caller's promise.
         unsafe {
-            match k {
+            match k.map(|k| (k.act(), k)) {
                 None => pieces_of(x, to, pieces, cols, |x, _, _| x),
-                Some(k) if k.is_relu() => pieces_of(x, to, pieces, cols, |x, c, n| k.with(Act::Relu).apply(x, c, n)),
-                Some(k) => pieces_of(x, to, pieces, cols, |x, c, n| k.apply(x, c, n)),
+                Some((Act::Relu, k)) => pieces_of(x, to, pieces, cols, |x, c, n| k.with(Act::Relu).apply(x, c, n)),
+                Some((_, k)) => pieces_of(x, to, pieces, cols, |x, c, n| k.apply(x, c, n)),
             }
         }
     }
 
+    /// The words of the `value(x, c, n)` of vectors `x` of the `n` channels from `c`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
-    unsafe fn pieces_of(x: &PixelRow, to: *mut f32, pieces: &[Piece], cols: usize, normalise: impl Fn(__m512, usize, usize) -> __m512) {
-        let turns = turns();
+    unsafe fn pieces_of(x: &PixelRow, to: *mut f32, pieces: &[Piece], cols: usize, value: impl Fn(__m512, usize, usize) -> __m512) {
+        let (turns, whole) = (turns(), pieces.partition_point(|piece| piece.channel + 16 <= cols));
         for w in 0..x.words {
-            let (a, b) = (x.at(w * x.each), x.at(w * x.each + x.step));
-            for piece in pieces {
-                let (c, n) = (piece.channel, 16.min(cols - piece.channel));
-                // SAFETY: the caller's promise.
-                unsafe {
-                    let low = normalise(__m512::take(a.add(c), n), c, n);
-                    let high = if b.is_null() { __m512::zero() } else { normalise(__m512::take(b.add(c), n), c, n) };
-                    in_turn(turns, low, high).store(to.add(piece.at + w * piece.step));
-                }
-            }
+            let [a, b] = [x.at(w * x.each), x.at(w * x.each + x.step)];
+            // SAFETY: the caller's promise.
+            let piece = |piece: &Piece, n: usize| unsafe {
+                let c = piece.channel;
+                let low = value(__m512::take(a.add(c), n), c, n);
+                let high = if b.is_null() { __m512::zero() } else { value(__m512::take(b.add(c), n), c, n) };
+                in_turn(turns, low, high).store(to.add(piece.at + w * piece.step));
+            };
+            pieces[..whole].iter().for_each(|one| piece(one, 16));
+            pieces[whole..].iter().for_each(|one| piece(one, cols - one.channel));
         }
     }
 

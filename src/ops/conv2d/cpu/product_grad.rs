@@ -4,15 +4,15 @@ use super::pack::panel_columns;
 use super::pairs::{Piece, PixelRow, piece_pairs};
 use super::pass::{Block, Blocks, Pass};
 use crate::base::Math;
-use crate::device::cpu::tile::{LINE, Lines, Outer, Tile, even_runs, outer, share};
+use crate::device::cpu::tile::{Ahead, LINE, Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
 use crate::ops::scale_shift::cpu::Coefficients;
 use crate::simd;
 use std::ops::Range;
 
-/// Words of both operands that a thread works on at a time: with what it asks for meanwhile they fit its second-level cache.
-const BLOCK: usize = 64 * 1024;
+/// Words of `x` that a thread works on at a time: with `dy` and what it asks for meanwhile they fit its second-level cache.
+const BLOCK: usize = 48 * 1024;
 /// Words along the sum of a block: enough that reading and writing the sums costs little, few enough that a panel of `dy` and a run of `x`
 /// stay in the first-level cache.
 const DEPTH: [usize; 2] = [96, 256];
@@ -55,7 +55,7 @@ impl ProductGrad {
         let blocks = Blocks::new(&pass, [1; 3]);
         let mut plan = ProductGrad { tile, math, pass, cin, cout, blocks, groups, copies: 1, threads, in_place };
         let [least, most] = DEPTH;
-        let pixels = plan.pixels_of_word() * (BLOCK / plan.widths().iter().sum::<usize>()).clamp(least, most);
+        let pixels = plan.pixels_of_word() * (BLOCK / plan.widths()[0]).clamp(least, most);
         let [rows, cols] = pass.size;
         let (of_row, of_image) = (pixels / cols.max(1), pixels / (rows * cols).max(1));
         plan.blocks = Blocks::new(&pass, [of_image.max(1), of_row.max(1), pixels]);
@@ -217,7 +217,7 @@ impl Sum<'_> {
                     w_row: plan.cout,
                     cols: columns.len(),
                     add,
-                    ahead: asks.as_mut().and_then(Asks::of_tile).unwrap_or(Lines::nothing(x)),
+                    ahead: asks.as_mut().and_then(Asks::of_tile).unwrap_or(Ahead::nothing(x)),
                 };
                 // SAFETY: the operands lie in the buffers; the channels of the filter belong to this thread, or the filter is its own copy.
                 unsafe { outer(self.cpu.isa, plan.math, run.len(), padded / tile.lanes)(&args) }
@@ -287,7 +287,7 @@ impl<'a> Asks<'a> {
     }
 
     /// What the next tile asks for.
-    fn of_tile(&mut self) -> Option<Lines> {
+    fn of_tile(&mut self) -> Option<Ahead> {
         self.owed += self.jobs;
         if self.owed < self.tiles {
             return None;
@@ -301,7 +301,7 @@ impl<'a> Asks<'a> {
         let at = self.plan.pixel(&self.next, self.pixel)[usize::from(!self.of_x)];
         let first = operand.first.wrapping_add(at * operand.pitch + self.line * LINE);
         let gap = (operand.step * operand.pitch).wrapping_sub(operand.lines * LINE);
-        let lines = Lines { first, step: LINE, left: operand.lines - self.line, row: operand.lines, gap };
+        let lines = Ahead { first, step: LINE, left: operand.lines - self.line, row: operand.lines, gap };
         self.line += self.steps;
         self.pixel += self.line / operand.lines;
         self.line %= operand.lines;
@@ -316,10 +316,10 @@ simd! {
             for piece in pieces {
                 let (c, n) = (piece.channel, V::N.min(cols - piece.channel));
                 let x = V::take(x.0.add(r * x.1 + c), n);
-                let value = match k {
+                let value = match k.map(|k| (k.act(), k)) {
                     None => x,
-                    Some(k) if k.is_relu() => k.with(Act::Relu).apply(x, c, n),
-                    Some(k) => k.apply(x, c, n),
+                    Some((Act::Relu, k)) => k.with(Act::Relu).apply(x, c, n),
+                    Some((_, k)) => k.apply(x, c, n),
                 };
                 value.store(to.add(piece.at + r * piece.step));
             }
