@@ -2,7 +2,7 @@ use super::input::{Input, View};
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::base::Math;
-use crate::device::cpu::tile::{Ahead, Strip, Tile, even_runs, share, strip};
+use crate::device::cpu::tile::{Ahead, LINE, Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
 use crate::ops::activation::cpu::apply;
@@ -90,7 +90,7 @@ pub(in crate::ops) fn convolve<'a>(cpu: &Cpu, pass: &Pass, input: impl Into<Inpu
             true => View::in_place(pass, input.x, &block),
             false => View::copied(cpu.isa, pass, input, 0, &block, buffer, buffer_pitch(words)),
         };
-        let strips = Strips { cpu, tile, pass, view, math: input.math, words, w, y, finish, sums };
+        let strips = Strips { cpu, tile, pass, view, math: input.math, words, w, y, finish, sums, later: None };
         strips.run(&block, share(panels, groups, part % groups));
     });
 }
@@ -108,22 +108,44 @@ pub(super) struct Strips<'a> {
     pub y: Dst<'a>,
     pub finish: &'a Finish<'a>,
     pub sums: &'a mut [f32],
+    /// What the thread reads when it is done with the block.
+    pub later: Option<Later>,
 }
+
+/// Cache lines one after the other that are not needed yet.
+pub(super) struct Later {
+    pub first: *const f32,
+    pub lines: usize,
+}
+
+impl Later {
+    /// A tile of so many steps asks for the next of them.
+    fn ask(&mut self, steps: usize) -> Ahead {
+        let ahead = Ahead { first: self.first, step: if self.lines > 0 { LINE } else { 0 } };
+        let lines = steps.min(self.lines);
+        (self.first, self.lines) = (self.first.wrapping_add(lines * LINE), self.lines - lines);
+        ahead
+    }
+}
+
+/// Panels before the end of a block in which its strips ask for what comes later: early enough for all of it, late enough that it is still
+/// in the cache.
+const LAST: usize = 2;
 
 impl Strips<'_> {
     /// All rows for one panel of weights before the next panel: the panel stays in the cache.
     pub fn run(mut self, block: &Block, panels: Range<usize>) {
-        for panel in panels {
+        for panel in panels.clone() {
             for row in block.rows.clone() {
                 for cols in even_runs(block.cols.len(), self.tile.rows) {
-                    self.strip(block, row, cols, panel);
+                    self.strip(block, row, cols, panel, panel + LAST >= panels.end);
                 }
             }
         }
     }
 
     /// Result pixels `cols` of a row, counted from the block's first.
-    fn strip(&mut self, block: &Block, row: usize, cols: Range<usize>, panel: usize) {
+    fn strip(&mut self, block: &Block, row: usize, cols: Range<usize>, panel: usize, last: bool) {
         let (pass, view, depth) = (self.pass, self.view, self.words);
         let (columns, width) = panel_columns(self.tile, panel, self.y.cols);
         let taps = pass.real_taps(0, row);
@@ -148,8 +170,12 @@ impl Strips<'_> {
             y_pixel: if plain { y_pixel } else { width },
             cols: columns.len(),
             add: plain && self.y.adds(),
-            // The first panel finds the input in memory, the others in the cache.
-            ahead: if panel == 0 { Ahead::strips(x, view.result[1], depth, self.tile.rows) } else { Ahead::nothing(x) },
+            ahead: match &mut self.later {
+                Some(later) if last => later.ask(taps.len() * pass.taps[1] * depth),
+                // The first panel finds the input in memory, the others in the cache.
+                None if panel == 0 => Ahead::strips(x, view.result[1], depth, self.tile.rows),
+                _ => Ahead::nothing(x),
+            },
         };
         // SAFETY: the taps lie in the image or the row buffer, the panel in the packed weights, and the results are pixels
         // and channels of `y` that belong to this part alone, or this thread's own sums.
