@@ -2,7 +2,7 @@ use super::input::{Input, View};
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::base::Math;
-use crate::device::cpu::tile::{Ahead, Strip, Tile, even_runs, share, strip};
+use crate::device::cpu::tile::{Ahead, Strip, Tile, ask, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
 use crate::ops::activation::cpu::apply;
@@ -14,6 +14,9 @@ pub(super) const BLOCK: usize = 96 * 1024;
 
 /// The longest sum that is formed in one go.
 const TERMS: usize = 256;
+
+/// Steps of a tile in which memory answers.
+const PATIENCE: usize = 48;
 
 /// What happens to a sum before it is written: `act(sum * scale + bias)`.
 pub(in crate::ops) struct Finish<'a> {
@@ -151,6 +154,12 @@ impl Strips<'_> {
             // The first panel finds the input in memory, the others in the cache.
             ahead: if panel == 0 { Ahead::strips(x, view.result[1], depth, self.tile.rows) } else { Ahead::nothing(x) },
         };
+        if self.y.adds() {
+            // A short sum is done before what it is added to has come: there the strip asks for the next one.
+            let short = args.rows * args.taps * args.depth < PATIENCE;
+            let later = if short { cols.len() * y_pixel } else { 0 };
+            ask(y.wrapping_add(later), y_pixel, cols.len(), columns.len());
+        }
         // SAFETY: the taps lie in the image or the row buffer, the panel in the packed weights, and the results are pixels
         // and channels of `y` that belong to this part alone, or this thread's own sums.
         unsafe {
