@@ -175,7 +175,7 @@ impl Conv2dDx {
 impl Run<Cpu> for Conv2dDx {
     fn scratch(&self, cpu: &Cpu, ins: &[Ty], outs: &[Ty]) -> usize {
         if self.past.is_some() {
-            return pointwise::scratch(self.math, ins[0], outs[0]);
+            return pointwise::scratch(cpu, self.math, ins[0], outs[0]);
         }
         let dy = ins[0].shape;
         let direct = || {

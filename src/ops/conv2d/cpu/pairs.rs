@@ -104,7 +104,9 @@ fn transpose<'a>(row: impl Fn(usize) -> &'a [f32], block: &mut [f32], lanes: usi
 #[cfg(target_arch = "x86_64")]
 mod native {
     use super::{Coefficients, PixelRow};
+    use crate::device::cpu::columns::Stream;
     use crate::device::cpu::simd::{Vector, prefetch};
+    use crate::ops::activation::Act;
     use std::arch::x86_64::*;
     use std::ptr::null;
 
@@ -113,18 +115,54 @@ mod native {
 
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
     pub unsafe fn channel_pairs(x: (*const f32, usize), k: Option<Coefficients>, to: (*mut f32, usize), rows: usize, cols: usize) {
+        // The loop is compiled for each: a test of the activation in it would leave fewer reads under way.
+        // SAFETY: the caller's promise.
+        unsafe {
+            match k.map(|k| (k.act(), k)) {
+                None => channel_pairs_of(x, to, rows, cols, |x, _, _| x),
+                Some((Act::Relu, k)) => channel_pairs_of(x, to, rows, cols, |x, c, n| k.with(Act::Relu).apply(x, c, n)),
+                Some((_, k)) => channel_pairs_of(x, to, rows, cols, |x, c, n| k.apply(x, c, n)),
+            }
+        }
+    }
+
+    /// `to[r][i]` of the `value(x, c, n)` of vectors `x` of the `n` channels from `c`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
+    unsafe fn channel_pairs_of(
+        x: (*const f32, usize),
+        to: (*mut f32, usize),
+        rows: usize,
+        cols: usize,
+        value: impl Fn(__m512, usize, usize) -> __m512,
+    ) {
+        let (x, whole) = (Stream::new(x, cols), cols / 32 * 32);
         // SAFETY: the caller's promise: rows of `cols` floats and of half as many words.
         unsafe {
             for r in 0..rows {
-                let (from, to) = (x.0.add(r * x.1), to.0.add(r * to.1));
-                for c in (0..cols).step_by(32) {
-                    let n = 32.min(cols - c);
-                    let (low, high) = (values(from, k, c, n.min(16)), values(from, k, c + 16, n.saturating_sub(16)));
-                    let words: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                    words.put(to.add(c / 2), n.div_ceil(2), false);
+                let to = to.0.add(r * to.1);
+                for c in (0..whole).step_by(32) {
+                    let [low, high] = [c, c + 16].map(|c| value(x.take(r, c, 16), c, 16));
+                    words(low, high).store(to.add(c / 2));
+                }
+                if whole < cols {
+                    // The sigmoid of an absent channel is not zero.
+                    let [low, high] = [whole, whole + 16].map(|c| match 16.min(cols.saturating_sub(c)) {
+                        0 => __m512::zero(),
+                        n => _mm512_maskz_mov_ps(((1u32 << n) - 1) as u16, value(x.take(r, c, n), c, n)),
+                    });
+                    words(low, high).put(to.add(whole / 2), (cols - whole).div_ceil(2), false);
                 }
             }
         }
+    }
+
+    /// The 32 floats of two vectors, rounded, in their order.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn words(low: __m512, high: __m512) -> __m512 {
+        // SAFETY: the types name the same 64 bytes.
+        unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
