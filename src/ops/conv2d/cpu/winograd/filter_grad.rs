@@ -1,5 +1,6 @@
 use super::tiles::{self, Team, Tiles, transform_input};
-use super::transform::{gradient, taps};
+use super::filter::taps;
+use super::transform::gradient;
 use super::{Scheme, block_tiles, plane_floats, plane_pitch};
 use crate::base::Math;
 use crate::device::cpu::tile::{Ahead, Outer, Tile, even_runs, outer, share};

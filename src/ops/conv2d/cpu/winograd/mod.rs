@@ -65,8 +65,7 @@ impl Scheme {
             let tiles: usize = pass.size.iter().zip(scheme.results()).map(|(s, m)| s.div_ceil(m)).product();
             scheme.planes() * tiles * (products + TRANSFORM * (cin + cout))
         };
-        let taps = pass.taps[0] * pass.taps[1];
-        let direct = taps * pass.size[0] * pass.size[1] * products / if math == Math::Bf16 { 2 } else { 1 };
+        let direct = pass.taps[0] * pass.taps[1] * pass.size[0] * pass.size[1] * products / if math == Math::Bf16 { 2 } else { 1 };
         let fitting = schemes.iter().copied().filter(|scheme| scheme.taps() == pass.taps);
         fitting.min_by_key(|&scheme| cost(scheme)).filter(|&scheme| cost(scheme) < direct)
     }
@@ -90,6 +89,11 @@ impl Scheme {
             Scheme::Rows43 => [1, 3],
             Scheme::Columns43 => [3, 1],
         }
+    }
+
+    /// Taps of a filter.
+    pub fn taps_total(self) -> usize {
+        self.taps().iter().product()
     }
 
     /// Inputs along each axis.

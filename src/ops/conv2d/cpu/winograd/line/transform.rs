@@ -5,8 +5,9 @@
 use super::{ALONE, FILTER, FILTERS, LONG, PIXELS, POINTS, RESULTS, filters};
 use crate::device::cpu::simd::Vector;
 use crate::ops::activation::cpu::apply;
+use crate::ops::conv2d::cpu::winograd::filter::Doubles;
 use crate::ops::conv2d::cpu::winograd::form::{F2, F43, FAR, Form, N2, NEAR};
-use crate::ops::conv2d::cpu::winograd::transform::{Doubles, Edge, Ending, Plain, Read};
+use crate::ops::conv2d::cpu::winograd::transform::{Edge, Ending, Plain, Read};
 use crate::ops::scale_shift::cpu::Coefficients;
 use crate::simd;
 
