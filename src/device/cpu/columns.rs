@@ -5,6 +5,7 @@
 //! error grows with the block and not with the matrix, and its bits do not depend on the threads.
 
 use super::simd::{Vector, prefetch};
+use super::tile::{even_runs, share};
 use super::view::put;
 use super::{Cpu, Dst};
 use crate::simd;
@@ -125,33 +126,36 @@ unsafe fn add_strip<V: Vector, const K: usize, const M: usize>(
     }
 }
 
-/// The fixed cut of `rows` rows.
+/// Rows that are worth a part.
+const LEAST: usize = BLOCK / 2;
+
+/// The fixed cut of `rows` rows, as even as it can be: threads take parts one after the other, and the last to end is waited for.
 #[derive(Clone, Copy)]
 pub struct Parts {
     rows: usize,
-    each: usize,
+    count: usize,
 }
 
 impl Parts {
-    /// At most [`PARTS`] parts of whole blocks.
+    /// At most [`PARTS`] parts.
     pub fn of(rows: usize) -> Self {
-        Parts { rows, each: rows.div_ceil(PARTS).next_multiple_of(BLOCK).max(BLOCK) }
+        Parts { rows, count: rows.div_ceil(LEAST).min(PARTS) }
     }
 
     /// Number of parts.
     pub fn count(&self) -> usize {
-        self.rows.div_ceil(self.each)
+        self.count
     }
 
     /// The rows of a part.
     pub fn rows(&self, part: usize) -> Range<usize> {
-        part * self.each..((part + 1) * self.each).min(self.rows)
+        share(self.rows, self.count, part)
     }
 
     /// The blocks of a part, in order.
     pub fn blocks(&self, part: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let rows = self.rows(part);
-        rows.clone().step_by(BLOCK).map(move |first| first..(first + BLOCK).min(rows.end))
+        even_runs(rows.len(), BLOCK).map(move |run| rows.start + run.start..rows.start + run.end)
     }
 }
 

@@ -134,13 +134,50 @@ impl Terms<2> for Products {
     }
 }
 
+/// [`backward_and_sums`] for `M` vectors of columns from `c` on, the first `n` of each.
+///
+/// # Safety
+/// As for [`backward_and_sums`], for `M * V::N` columns, or `n` if `M` is 1.
+#[inline(always)]
+unsafe fn columns_back<V: Vector, const M: usize>(
+    (dy, x): (Rows, Rows),
+    k: Coefficients,
+    dx: (*mut f32, usize),
+    [dscale, dshift]: [*mut f32; 2],
+    rows: usize,
+    (c, n): (usize, usize),
+    add: bool,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let at = |m: usize| c + m * V::N;
+        let mut sums = [[V::zero(); 2]; M];
+        for (m, sums) in sums.iter_mut().enumerate() {
+            *sums = [V::take(dscale.add(at(m)), n), V::take(dshift.add(at(m)), n)];
+        }
+        for r in 0..rows {
+            for (m, [dscale, dshift]) in sums.iter_mut().enumerate() {
+                let x = V::take(x.0.add(r * x.1 + at(m)), n);
+                let dz = k.dz(V::take(dy.0.add(r * dy.1 + at(m)), n), x, at(m), n);
+                [*dscale, *dshift] = [dz.fma(x, *dscale), dshift.add(dz)];
+                dz.mul(V::take(k.scale.add(at(m)), n)).put(dx.0.add(r * dx.1 + at(m)), n, add);
+            }
+        }
+        for (m, [of_scale, of_shift]) in sums.into_iter().enumerate() {
+            of_scale.put(dscale.add(at(m)), n, false);
+            of_shift.put(dshift.add(at(m)), n, false);
+        }
+    }
+}
+
 simd! {
     /// y (+)= act(x scale + shift) over `rows` x `cols`; `y` may be `x`.
     pub(in crate::ops) unsafe fn forward<V>(x: Rows, k: Coefficients, y: (*mut f32, usize), rows: usize, cols: usize, add: bool) {
+        let x = Stream::new(x, cols);
         for r in 0..rows {
             for c in (0..cols).step_by(V::N) {
                 let n = V::N.min(cols - c);
-                k.apply(V::take(x.0.add(r * x.1 + c), n), c, n).put(y.0.add(r * y.1 + c), n, add);
+                k.apply(x.take::<V>(r, c, n), c, n).put(y.0.add(r * y.1 + c), n, add);
             }
         }
     }
@@ -160,6 +197,31 @@ simd! {
                 let dz = if k.act == Act::Linear { dy } else { k.dz(dy, V::take(x.0.add(r * x.1 + c), n), c, n) };
                 dz.mul(V::take(k.scale.add(c), n)).put(dx.0.add(r * dx.1 + c), n, add);
             }
+        }
+    }
+
+    /// [`sums`] and [`backward`] at once, to the same bits: for what lies in a cache.
+    pub(in crate::ops) unsafe fn backward_and_sums<V>(
+        dy: Rows,
+        x: Rows,
+        k: Coefficients,
+        dx: (*mut f32, usize),
+        sums: [*mut f32; 2],
+        rows: usize,
+        cols: usize,
+        add: bool,
+    ) {
+        let mut c = 0;
+        while c + 2 * V::N <= cols {
+            match k.act {
+                Act::Relu => columns_back::<V, 2>((dy, x), k.with(Act::Relu), dx, sums, rows, (c, V::N), add),
+                _ => columns_back::<V, 2>((dy, x), k, dx, sums, rows, (c, V::N), add),
+            }
+            c += 2 * V::N;
+        }
+        while c < cols {
+            columns_back::<V, 1>((dy, x), k, dx, sums, rows, (c, V::N.min(cols - c)), add);
+            c += V::N;
         }
     }
 

@@ -14,7 +14,7 @@ pub use outer::{Outer, outer};
 pub use strip::{Strip, strip};
 
 use super::Isa;
-use super::simd::Vector;
+use super::simd::{Vector, prefetch};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps};
 
@@ -84,6 +84,16 @@ impl Ahead {
     /// of a large tile.
     pub fn pixels(x: *const f32, pixel: usize) -> Self {
         Self::new(x.wrapping_add(8 * pixel), pixel)
+    }
+}
+
+/// Asks for `rows` rows of `cols` floats, `pitch` apart, all at once before a tile: what its results are added to or become. The lines are
+/// there when its sums are done, and come while it computes. They need not be valid.
+pub fn ask(p: *const f32, pitch: usize, rows: usize, cols: usize) {
+    for row in 0..rows {
+        for col in (0..cols).step_by(LINE) {
+            prefetch(p.wrapping_add(row * pitch + col));
+        }
     }
 }
 

@@ -2,7 +2,7 @@ use super::input::{Input, View};
 use super::pack::panel_columns;
 use super::pass::{Block, Blocks, Pass};
 use crate::base::Math;
-use crate::device::cpu::tile::{Ahead, Strip, Tile, even_runs, share, strip};
+use crate::device::cpu::tile::{Ahead, LINE, Strip, Tile, ask, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
 use crate::ops::activation::cpu::apply;
@@ -12,8 +12,14 @@ use std::ops::Range;
 /// Floats of input that a thread works on at a time: with a panel of weights they fit its share of the second-level cache.
 pub(super) const BLOCK: usize = 96 * 1024;
 
+/// Strips for which a thread fetches the weights, at the least.
+const STRIPS: usize = 4;
+
 /// The longest sum that is formed in one go.
 const TERMS: usize = 256;
+
+/// Steps of a tile in which memory answers.
+const PATIENCE: usize = 48;
 
 /// What happens to a sum before it is written: `act(sum * scale + bias)`.
 pub(in crate::ops) struct Finish<'a> {
@@ -37,27 +43,30 @@ pub(super) fn buffer_pitch(words: usize) -> usize {
     if words < 16 { words } else { 16 * (words.div_ceil(16) | 1) }
 }
 
-/// Cuts a pass so that the input of a block fits [`BLOCK`] floats.
-fn blocks(pass: &Pass, words: usize, tile: Tile) -> Blocks {
-    let pitch = buffer_pitch(words);
+/// Cuts a pass so that the input of a block fits [`BLOCK`] floats; a single row so that threads can share it evenly, as long as blocks
+/// have [`STRIPS`] strips.
+fn blocks(cpu: &Cpu, pass: &Pass, words: usize) -> Blocks {
+    let (tile, threads, pitch) = (Tile::of(cpu.isa), cpu.threads(), buffer_pitch(words));
     if pass.is_flat() {
-        let pixels = (BLOCK / pitch / tile.rows).max(1) * tile.rows;
-        return Blocks::new(pass, [1, 1, pixels]);
+        let shared = pass.size[1].div_ceil(tile.rows).div_ceil(4 * threads).max(STRIPS);
+        let strips = (BLOCK / pitch / tile.rows).clamp(1, shared);
+        let blocks = Blocks::new(pass, [1, 1, strips * tile.rows]);
+        return if blocks.count() > threads { blocks.for_threads(threads) } else { blocks };
     }
     let rows = BLOCK / (pitch * pass.extent(1, pass.size[1]).max(1));
     Blocks::new(pass, [1, rows.saturating_sub(pass.taps[0]) / pass.buffered_step(0) + 1, usize::MAX])
 }
 
 /// Floats of one thread's row buffer, and of its strip of sums.
-fn per_thread(pass: &Pass, words: usize, tile: Tile) -> (usize, usize) {
-    let [_, rows, cols] = blocks(pass, words, tile).largest();
+fn per_thread(cpu: &Cpu, pass: &Pass, words: usize) -> (usize, usize) {
+    let ([_, rows, cols], tile) = (blocks(cpu, pass, words).largest(), Tile::of(cpu.isa));
     let buffer = pass.extent(0, rows) * pass.extent(1, cols) * buffer_pitch(words);
     (buffer.next_multiple_of(16), tile.rows * tile.width())
 }
 
 /// Floats of working memory of [`convolve`], for an input of so many words a pixel.
 pub(in crate::ops) fn convolve_scratch(cpu: &Cpu, pass: &Pass, words: usize) -> usize {
-    let (buffer, sums) = per_thread(pass, words, Tile::of(cpu.isa));
+    let (buffer, sums) = per_thread(cpu, pass, words);
     cpu.threads() * (buffer + sums)
 }
 
@@ -76,11 +85,11 @@ fn reads_in_place(pass: &Pass, input: Input) -> bool {
 pub(in crate::ops) fn convolve<'a>(cpu: &Cpu, pass: &Pass, input: impl Into<Input<'a>>, w: Src, y: Dst, finish: &Finish, scratch: Dst) {
     let (input, tile): (Input, Tile) = (input.into(), Tile::of(cpu.isa));
     let words = input.words();
-    let blocks = blocks(pass, words, tile);
+    let blocks = blocks(cpu, pass, words);
     let panels = y.cols.div_ceil(tile.width());
     // With few blocks, each is given to several threads, a share of the output channels to each.
     let groups = (4 * cpu.threads()).div_ceil(blocks.count().max(1)).min(panels);
-    let (buffer, sums) = per_thread(pass, words, tile);
+    let (buffer, sums) = per_thread(cpu, pass, words);
     cpu.pool.parts(blocks.count() * groups, |part, thread| {
         let block = blocks.get(part / groups);
         let start = thread * (buffer + sums);
@@ -90,7 +99,7 @@ pub(in crate::ops) fn convolve<'a>(cpu: &Cpu, pass: &Pass, input: impl Into<Inpu
             true => View::in_place(pass, input.x, &block),
             false => View::copied(cpu.isa, pass, input, 0, &block, buffer, buffer_pitch(words)),
         };
-        let strips = Strips { cpu, tile, pass, view, math: input.math, words, w, y, finish, sums };
+        let strips = Strips { cpu, tile, pass, view, math: input.math, words, w, y, finish, sums, later: None };
         strips.run(&block, share(panels, groups, part % groups));
     });
 }
@@ -108,22 +117,44 @@ pub(super) struct Strips<'a> {
     pub y: Dst<'a>,
     pub finish: &'a Finish<'a>,
     pub sums: &'a mut [f32],
+    /// What the thread reads when it is done with the block.
+    pub later: Option<Later>,
 }
+
+/// Cache lines one after the other that are not needed yet.
+pub(super) struct Later {
+    pub first: *const f32,
+    pub lines: usize,
+}
+
+impl Later {
+    /// A tile of so many steps asks for the next of them.
+    fn ask(&mut self, steps: usize) -> Ahead {
+        let ahead = Ahead { first: self.first, step: if self.lines > 0 { LINE } else { 0 } };
+        let lines = steps.min(self.lines);
+        (self.first, self.lines) = (self.first.wrapping_add(lines * LINE), self.lines - lines);
+        ahead
+    }
+}
+
+/// Panels before the end of a block in which its strips ask for what comes later: early enough for all of it, late enough that it is still
+/// in the cache.
+const LAST: usize = 2;
 
 impl Strips<'_> {
     /// All rows for one panel of weights before the next panel: the panel stays in the cache.
     pub fn run(mut self, block: &Block, panels: Range<usize>) {
-        for panel in panels {
+        for panel in panels.clone() {
             for row in block.rows.clone() {
                 for cols in even_runs(block.cols.len(), self.tile.rows) {
-                    self.strip(block, row, cols, panel);
+                    self.strip(block, row, cols, panel, panel + LAST >= panels.end);
                 }
             }
         }
     }
 
     /// Result pixels `cols` of a row, counted from the block's first.
-    fn strip(&mut self, block: &Block, row: usize, cols: Range<usize>, panel: usize) {
+    fn strip(&mut self, block: &Block, row: usize, cols: Range<usize>, panel: usize, last: bool) {
         let (pass, view, depth) = (self.pass, self.view, self.words);
         let (columns, width) = panel_columns(self.tile, panel, self.y.cols);
         let taps = pass.real_taps(0, row);
@@ -148,9 +179,19 @@ impl Strips<'_> {
             y_pixel: if plain { y_pixel } else { width },
             cols: columns.len(),
             add: plain && self.y.adds(),
-            // The first panel finds the input in memory, the others in the cache.
-            ahead: if panel == 0 { Ahead::strips(x, view.result[1], depth, self.tile.rows) } else { Ahead::nothing(x) },
+            ahead: match &mut self.later {
+                Some(later) if last => later.ask(taps.len() * pass.taps[1] * depth),
+                // The first panel finds the input in memory, the others in the cache.
+                None if panel == 0 => Ahead::strips(x, view.result[1], depth, self.tile.rows),
+                _ => Ahead::nothing(x),
+            },
         };
+        if self.y.adds() {
+            // A short sum is done before what it is added to has come: there the strip asks for the next one.
+            let short = args.rows * args.taps * args.depth < PATIENCE;
+            let later = if short { cols.len() * y_pixel } else { 0 };
+            ask(y.wrapping_add(later), y_pixel, cols.len(), columns.len());
+        }
         // SAFETY: the taps lie in the image or the row buffer, the panel in the packed weights, and the results are pixels
         // and channels of `y` that belong to this part alone, or this thread's own sums.
         unsafe {

@@ -68,10 +68,10 @@ pub(super) unsafe fn pixel_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut
     unsafe { native::pixel_pairs(x, k, to, pitch, cols, lanes) }
 }
 
-/// Words of [`pixel_pairs`], a vector of channels here and one there: see [`Piece`].
+/// The words of [`pixel_pairs`], piece by piece: a vector of channels, and zeros behind the last one of a pixel, for each.
 ///
 /// # Safety
-/// As for [`channel_pairs`], with `cols` channels a pixel, in which the pieces begin.
+/// As for [`channel_pairs`], with `cols` channels a pixel, in which the pieces begin, in order; the first pixel of each word exists.
 pub(super) unsafe fn piece_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut f32, pieces: &[Piece], cols: usize) {
     // SAFETY: the caller's promise.
     unsafe { native::piece_pairs(x, k, to, pieces, cols) }
@@ -128,6 +128,7 @@ fn transpose<'a>(row: impl Fn(usize) -> &'a [f32], block: &mut [f32], lanes: usi
 #[cfg(target_arch = "x86_64")]
 mod native {
     use super::{Coefficients, Piece, PixelRow};
+    use crate::device::cpu::columns::Stream;
     use crate::device::cpu::simd::{Vector, prefetch};
     use crate::ops::activation::Act;
     use std::arch::x86_64::*;
@@ -137,18 +138,54 @@ mod native {
 
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
     pub unsafe fn channel_pairs(x: (*const f32, usize), k: Option<Coefficients>, to: (*mut f32, usize), rows: usize, cols: usize) {
+        // The loop is compiled for each: a test of the activation in it would leave fewer reads under way.
+        // SAFETY: the caller's promise.
+        unsafe {
+            match k.map(|k| (k.act(), k)) {
+                None => channel_pairs_of(x, to, rows, cols, |x, _, _| x),
+                Some((Act::Relu, k)) => channel_pairs_of(x, to, rows, cols, |x, c, n| k.with(Act::Relu).apply(x, c, n)),
+                Some((_, k)) => channel_pairs_of(x, to, rows, cols, |x, c, n| k.apply(x, c, n)),
+            }
+        }
+    }
+
+    /// `to[r][i]` of the `value(x, c, n)` of vectors `x` of the `n` channels from `c`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
+    unsafe fn channel_pairs_of(
+        x: (*const f32, usize),
+        to: (*mut f32, usize),
+        rows: usize,
+        cols: usize,
+        value: impl Fn(__m512, usize, usize) -> __m512,
+    ) {
+        let (x, whole) = (Stream::new(x, cols), cols / 32 * 32);
         // SAFETY: the caller's promise: rows of `cols` floats and of half as many words.
         unsafe {
             for r in 0..rows {
-                let (from, to) = (x.0.add(r * x.1), to.0.add(r * to.1));
-                for c in (0..cols).step_by(32) {
-                    let n = 32.min(cols - c);
-                    let (low, high) = (values(from, k, c, n.min(16)), values(from, k, c + 16, n.saturating_sub(16)));
-                    let words: __m512 = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                    words.put(to.add(c / 2), n.div_ceil(2), false);
+                let to = to.0.add(r * to.1);
+                for c in (0..whole).step_by(32) {
+                    let [low, high] = [c, c + 16].map(|c| value(x.take(r, c, 16), c, 16));
+                    words(low, high).store(to.add(c / 2));
+                }
+                if whole < cols {
+                    // The sigmoid of an absent channel is not zero.
+                    let [low, high] = [whole, whole + 16].map(|c| match 16.min(cols.saturating_sub(c)) {
+                        0 => __m512::zero(),
+                        n => _mm512_maskz_mov_ps(((1u32 << n) - 1) as u16, value(x.take(r, c, n), c, n)),
+                    });
+                    words(low, high).put(to.add(whole / 2), (cols - whole).div_ceil(2), false);
                 }
             }
         }
+    }
+
+    /// The 32 floats of two vectors, rounded, in their order.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn words(low: __m512, high: __m512) -> __m512 {
+        // SAFETY: the types name the same 64 bytes.
+        unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx2,fma,avx512bf16")]
@@ -209,9 +246,7 @@ mod native {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     fn in_turn(turns: __m512i, low: __m512, high: __m512) -> __m512 {
-        // SAFETY: the types name the same 64 bytes.
-        let halves: __m512i = unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) };
-        _mm512_castsi512_ps(_mm512_permutexvar_epi16(turns, halves))
+        _mm512_castsi512_ps(_mm512_permutexvar_epi16(turns, _mm512_castps_si512(words(low, high))))
     }
 
     /// `to[c] = (a[c], b[c])` for `cols` channels, a null row being zeros, then zeros up to `lanes` words.
@@ -311,6 +346,18 @@ mod tests {
             let first = (0..lanes).map(|c| word(a.get(c), b.get(c)));
             let second = (0..lanes).map(|c| word(b.get(c), None));
             assert!(pixels.iter().map(|w| w.to_bits()).eq(first.chain(second).chain([7f32.to_bits()])), "{n} channels of two pixels");
+            // Every third channel begins a piece; the second word's other pixel is missing.
+            let pieces: Vec<Piece> = (0..n).step_by(3).map(|channel| Piece { channel, at: 32 * channel, step: 16 }).collect();
+            let (mut out, row) = (vec![7f32; 32 * n + 1], PixelRow { first: joined.as_ptr(), pixel: n, real: 0..2, each: 1, step: 1, words: 2 });
+            // SAFETY: two rows of `n` floats; a piece is two vectors of words, fewer than there are channels to the next.
+            unsafe { piece_pairs(&row, None, out.as_mut_ptr(), &pieces, n) };
+            for piece in &pieces {
+                let first = (piece.channel..piece.channel + 16).map(|c| word(a.get(c), b.get(c)));
+                let second = (piece.channel..piece.channel + 16).map(|c| word(b.get(c), None));
+                let words = out[piece.at..piece.at + 32].iter().map(|w| w.to_bits());
+                assert!(words.eq(first.chain(second)), "from channel {} of {n}", piece.channel);
+            }
+            assert_eq!(out[32 * n], 7.0);
         }
     }
 }

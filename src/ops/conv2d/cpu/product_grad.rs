@@ -21,10 +21,10 @@ const CHANNELS: usize = 512;
 
 /// `dw[k, c] = sum over pixels of x[.., k] * dy[.., c]`, planned: the filter gradient of a 1x1 convolution, and of a dense layer.
 ///
-/// A thread takes a block of pixels. It copies what its tiles read in the order of memory, `dy` panel by panel and a group of input channels
-/// run by run, so that tiles walk along memory; it multiplies each panel with all runs. Meanwhile it asks for the next block, a cache line
-/// with each step of a tile: operands come from memory while it computes. Floats of `x` that nothing changes are read where they lie: the
-/// copy would be read a few times at most, and lies no better.
+/// A thread takes a block of pixels. It copies their channels in the order of memory, those of a group of `x` run by run of a register tile
+/// and those of `dy` panel by panel, so that tiles walk along memory; it multiplies each panel with all runs. Meanwhile it asks for the next
+/// block, a cache line with each step of a tile: operands come from memory while it computes. Where nothing is done to `x` on the way, no
+/// rounding to words and no normalisation, tiles read it where it lies.
 ///
 /// A large filter is dealt out to the threads in groups of input channels, each of which sees all pixels in order. For a small one the
 /// pixels are dealt out; each thread sums into its own copy, and the copies are added in order.
@@ -98,6 +98,17 @@ impl ProductGrad {
         self.cin * self.cout
     }
 
+    /// Pixel `i` of a block: which one it is of `x` and of `dy`.
+    fn pixel(&self, block: &Block, i: usize) -> [usize; 2] {
+        let (pass, rows, cols) = (&self.pass, block.rows.len(), block.cols.len());
+        // Most blocks are of one row; a division takes as long as a tile's step.
+        let (row, col) = if i < cols { (0, i) } else { (i / cols, i % cols) };
+        let (image, row) = if row < rows { (0, row) } else { (row / rows, row % rows) };
+        let (image, row, col) = (block.images.start + image, block.rows.start + row, block.cols.start + col);
+        let x = (image * pass.input[0] + row * pass.step[0]) * pass.input[1] + col * pass.step[1];
+        [x, (image * pass.size[0] + row) * pass.size[1] + col]
+    }
+
     /// Floats of working memory.
     pub fn scratch(&self) -> usize {
         let copies = if self.copies > 1 { self.copies * self.filter() } else { 0 };
@@ -132,7 +143,7 @@ struct Sum<'a> {
     dy: Src<'a>,
     /// A whole filter `[in, out]`.
     into: *mut f32,
-    /// `[runs, room, vector]`.
+    /// `[runs, room, vector]`; nothing if `x` is read in place.
     x_buffer: &'a mut [f32],
     /// `[panels, room, panel width]`.
     dy_buffer: &'a mut [f32],
@@ -153,12 +164,14 @@ impl Sum<'_> {
         }
     }
 
+    /// Where the channels of a pixel of `x` go: each run to a vector.
     fn pieces_of_x(&self) -> Vec<Piece> {
         let lanes = self.plan.tile.lanes;
         let piece = |(i, run): (usize, &Range<usize>)| Piece { channel: run.start, at: i * self.plan.room() * lanes, step: lanes };
         self.runs.iter().enumerate().map(piece).collect()
     }
 
+    /// Where those of `dy` go: vector by vector to the panels.
     fn pieces_of_dy(&self) -> Vec<Piece> {
         let (lanes, width, room) = (self.plan.tile.lanes, self.plan.tile.width(), self.plan.room());
         let piece = |(i, channel): (usize, usize)| Piece { channel, at: i * lanes / width * room * width + i * lanes % width, step: width };
@@ -184,21 +197,21 @@ impl Sum<'_> {
                 }
             };
             copy(dy, dy_at, 1, None, self.dy_buffer, plan.tile.width(), dy_pieces);
-            if plan.in_place {
-                continue;
+            if !plan.in_place {
+                copy(x, x_at, plan.pass.step[1], k, self.x_buffer, plan.tile.lanes, x_pieces);
             }
-            copy(x, x_at, plan.pass.step[1], k, self.x_buffer, plan.tile.lanes, x_pieces);
         }
     }
 
     /// Adds the block's products of all panels with all runs.
     fn multiply(&self, block: &Block, depth: usize, mut asks: Option<Asks>, add: bool) {
-        let (plan, tile, room) = (self.plan, self.plan.tile, self.plan.room());
+        let (plan, tile, room, x) = (self.plan, self.plan.tile, self.plan.room(), self.input.x);
+        let in_place = x.ptr().wrapping_add(plan.pixel(block, 0)[0] * x.pitch);
         for panel in 0..plan.cout.div_ceil(tile.width()) {
             let (columns, padded) = panel_columns(tile, panel, plan.cout);
             for (i, run) in self.runs.iter().enumerate() {
                 let (x, x_pixel) = match plan.in_place {
-                    true => (self.input.x.ptr().wrapping_add(block.cols.start * self.input.x.pitch + run.start), self.input.x.pitch),
+                    true => (in_place.wrapping_add(run.start), plan.pass.step[1] * x.pitch),
                     false => (self.x_buffer[i * room * tile.lanes..].as_ptr(), tile.lanes),
                 };
                 let args = Outer {
@@ -226,41 +239,29 @@ impl Sum<'_> {
     }
 }
 
-impl ProductGrad {
-    /// Pixel `i` of a block: which one it is of `x` and of `dy`.
-    fn pixel(&self, block: &Block, i: usize) -> [usize; 2] {
-        let (pass, rows, cols) = (&self.pass, block.rows.len(), block.cols.len());
-        // Most blocks are of one row; a division takes as long as a tile's step.
-        let (row, col) = if i < cols { (0, i) } else { (i / cols, i % cols) };
-        let (image, row) = if row < rows { (0, row) } else { (row / rows, row % rows) };
-        let (image, row, col) = (block.images.start + image, block.rows.start + row, block.cols.start + col);
-        let x = (image * pass.input[0] + row * pass.step[0]) * pass.input[1] + col * pass.step[1];
-        [x, (image * pass.size[0] + row) * pass.size[1] + col]
-    }
-}
-
 /// What the tiles of a block ask for: the lines of the next block, `dy` first, the same share of tiles all along.
 struct Asks<'a> {
     plan: &'a ProductGrad,
     next: Block,
     operands: [Operand; 2],
-    /// Lines that a tile asks for, one with each step.
+    /// Lines that a tile can ask for: one with each step of its sum.
     steps: usize,
-    tiles: usize,
-    /// Runs of so many lines, and the tiles' debt in them.
+    /// `jobs` of so many lines are dealt out to `tiles` tiles; `owed / tiles` of them were due and have not been taken.
     jobs: usize,
+    tiles: usize,
     owed: usize,
-    /// Whether it is `x`'s turn, its next pixel and line of that.
+    /// Where the next job begins: in `x` or still in `dy`, the pixel of the block, and the line of that.
     of_x: bool,
     pixel: usize,
     line: usize,
 }
 
-/// The channels of a group.
+/// Where an operand's channels lie that a thread works on.
 struct Operand {
+    /// The line of the first one, of pixel 0.
     first: *const f32,
     pitch: usize,
-    /// Pixels from one to the next.
+    /// Pixels from one that is read to the next.
     step: usize,
     /// Cache lines of a pixel.
     lines: usize,
@@ -283,10 +284,10 @@ impl<'a> Asks<'a> {
         let pixels = next.images.len() * next.rows.len() * next.cols.len();
         let jobs = operands.iter().map(|operand| (pixels * operand.lines).div_ceil(steps)).sum();
         let tiles = plan.cout.div_ceil(plan.tile.width()) * sum.runs.len();
-        Asks { plan, next, operands, steps, tiles, jobs, owed: 0, of_x: false, pixel: 0, line: 0 }
+        Asks { plan, next, operands, steps, jobs, tiles, owed: 0, of_x: false, pixel: 0, line: 0 }
     }
 
-    /// What the next tile asks for.
+    /// What the next tile asks for, if it is one that does.
     fn of_tile(&mut self) -> Option<Ahead> {
         self.owed += self.jobs;
         if self.owed < self.tiles {
@@ -297,8 +298,8 @@ impl<'a> Asks<'a> {
         if self.pixel >= pixels && !self.of_x {
             (self.of_x, self.pixel, self.line) = (true, 0, 0);
         }
-        let operand = &self.operands[usize::from(!self.of_x)];
-        let at = self.plan.pixel(&self.next, self.pixel)[usize::from(!self.of_x)];
+        let which = usize::from(!self.of_x);
+        let (operand, at) = (&self.operands[which], self.plan.pixel(&self.next, self.pixel)[which]);
         let first = operand.first.wrapping_add(at * operand.pitch + self.line * LINE);
         let gap = (operand.step * operand.pitch).wrapping_sub(operand.lines * LINE);
         let lines = Ahead { first, step: LINE, left: operand.lines - self.line, row: operand.lines, gap };

@@ -3,15 +3,16 @@
 //! The depthwise results of a block go to a buffer that stays in a thread's second-level cache, where the product reads them: they
 //! are never written to memory. A result has the same bits as from the two ops one after the other.
 
-use super::forward::{BLOCK, Finish, Strips, buffer_pitch};
+use super::forward::{BLOCK, Finish, Later, Strips, buffer_pitch};
 use super::input::View;
 use super::pairs::{channel_pairs, words};
 use super::pass::{Block, Pass};
 use crate::base::Math;
-use crate::device::cpu::tile::{Tile, share};
+use crate::device::cpu::tile::{LINE, Tile, share};
 use crate::device::cpu::{Cpu, Dst, Src};
 use crate::ops::activation::Act;
-use crate::ops::depthwise::cpu::{Entry, slide_rows};
+use crate::ops::depthwise::cpu::{Entry, Walk, slide_rows};
+use std::ops::Range;
 
 /// The depthwise half: its input with images of `size` pixels, what happens to that first, and its filter.
 pub(super) struct Depthwise<'a> {
@@ -29,6 +30,13 @@ impl<'a> Depthwise<'a> {
     /// Rows of pixels, through all images, of a block whose results fit [`BLOCK`] floats.
     fn rows_of_block(&self) -> usize {
         rows_of_block(self.x.cols, self.size[1])
+    }
+
+    /// The pixels that some rows of results read: theirs, and a row above and below.
+    fn reads(&self, rows: Range<usize>) -> Later {
+        let row = self.size[1] * self.x.pitch;
+        let first = rows.start.saturating_sub(1);
+        Later { first: self.x.ptr().wrapping_add(first * row), lines: (rows.end + 1 - first) * row / LINE }
     }
 }
 
@@ -57,20 +65,23 @@ pub(super) fn run(cpu: &Cpu, math: Math, depthwise: &Depthwise, w: Src, y: Dst, 
     let groups = (4 * cpu.threads()).div_ceil(blocks.max(1)).min(panels);
     let [buffer, sums] = per_thread(tile, x.cols, width);
     cpu.pool.parts(blocks * groups, |part, thread| {
-        let (rows, start) = (share(rows, blocks, part / groups), thread * (buffer + sums));
+        let (block, start) = (share(rows, blocks, part / groups), thread * (buffer + sums));
         // SAFETY: each thread has its own part of the scratch memory.
         let (buffer, sums) = unsafe { scratch.part(start..start + buffer + sums) }.split_at_mut(buffer);
-        let cols = rows.start * width..rows.end * width;
+        let cols = block.start * width..block.end * width;
         let (entry, filter) = (depthwise.entry(), depthwise.filter.flat());
         // SAFETY: the buffer has room for a block's rows; a checked filter has nine taps.
-        unsafe { slide_rows(cpu.isa, x, entry, filter, false, depthwise.size, rows, buffer.as_mut_ptr(), pitch, false) };
+        unsafe { slide_rows(cpu.isa, x, entry, filter, false, depthwise.size, block, buffer.as_mut_ptr(), pitch, false, Walk::IN_CACHE) };
         if math == Math::Bf16 {
             let at = buffer.as_mut_ptr();
             // SAFETY: the rows just written; a vector of words is written after the two of floats that it is made of were read.
             unsafe { channel_pairs((at, pitch), None, (at, pitch), cols.len(), x.cols) };
         }
         let view = View { first: buffer.as_ptr(), image: 0, result: [0, pitch], tap: [0, pitch] };
-        let strips = Strips { cpu, tile, pass: &pass, view, math, words: words(math, x.cols), w, y, finish, sums };
+        // Threads take turns.
+        let next = (part + cpu.threads()) / groups;
+        let later = (next > part / groups && next < blocks).then(|| depthwise.reads(share(rows, blocks, next)));
+        let strips = Strips { cpu, tile, pass: &pass, view, math, words: words(math, x.cols), w, y, finish, sums, later };
         strips.run(&Block { images: 0..1, rows: 0..1, cols }, share(panels, groups, part % groups));
     });
 }

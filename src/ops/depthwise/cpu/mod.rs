@@ -3,7 +3,7 @@
 
 mod slide;
 
-pub(in crate::ops) use slide::{Entry, slide_rows};
+pub(in crate::ops) use slide::{Entry, Walk, slide_rows};
 
 use super::{Depthwise, DepthwiseDw, DepthwiseDx, geom};
 use crate::base::{Geom, Ty};
@@ -112,7 +112,10 @@ fn slide_images(cpu: &Cpu, x: Src, entry: Entry, w: &[f32], turned: bool, y: Dst
     let row = size[1] * y.pitch;
     cpu.pool.ranges(y.rows / size[1], grain(size[1] * y.cols), |rows| {
         // SAFETY: these rows of the images in `y` belong to this thread; a checked filter has nine taps.
-        unsafe { slide_rows(cpu.isa, x, entry, w, turned, size, rows.clone(), y.ptr().add(rows.start * row), y.pitch, y.adds()) }
+        unsafe {
+            let to = y.ptr().add(rows.start * row);
+            slide_rows(cpu.isa, x, entry, w, turned, size, rows.clone(), to, y.pitch, y.adds(), Walk::FROM_MEMORY);
+        }
     });
 }
 

@@ -146,6 +146,35 @@ impl Line {
     }
 }
 
+/// In which order a walk over rows of results takes them: a few vectors of channels go through some rows before the next ones do.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct Walk {
+    /// Rows of a run.
+    rows: usize,
+    /// Rows from the one that is read to the one that is asked for.
+    ahead: usize,
+}
+
+impl Walk {
+    /// Of pixels that come from memory: those of the next run are asked for.
+    pub const FROM_MEMORY: Self = Walk { rows: 1, ahead: 1 };
+    /// Of rows that lie in the second-level cache, which serves each pixel to the first once, not once for each row of the window.
+    pub const IN_CACHE: Self = Walk { rows: usize::MAX, ahead: 0 };
+}
+
+/// Where a walk reads and writes.
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    x: Src<'a>,
+    /// Height and width of an image.
+    size: [usize; 2],
+    /// The first row of the results, and the floats from pixel to pixel.
+    y: *mut f32,
+    pitch: usize,
+    add: bool,
+    ahead: usize,
+}
+
 /// Rows `rows` of the output, counted through all images of `size` pixels, `pitch` floats from pixel to pixel; `to` is where the first
 /// of them begins. `w` is `[3,3,channels]`, turned by 180 degrees if `turned`.
 ///
@@ -163,102 +192,89 @@ pub(in crate::ops) unsafe fn slide_rows(
     to: *mut f32,
     pitch: usize,
     add: bool,
+    walk: Walk,
 ) {
-    let [height, width] = size;
-    for r in rows.clone() {
-        let lines = Line::around(x, size, r / height, r % height);
-        // SAFETY: the lines are rows of `x` or padding; the rest is the caller's promise.
-        unsafe {
-            let to = to.add((r - rows.start) * width * pitch);
-            slide_row(isa, lines, entry, w.as_ptr(), turned, to, pitch, width, x.cols, add);
-        }
+    for start in rows.clone().step_by(walk.rows) {
+        let run = start..rows.end.min(start.saturating_add(walk.rows));
+        let y = to.wrapping_add((start - rows.start) * size[1] * pitch);
+        // SAFETY: these rows are some of the caller's.
+        unsafe { slide_run(isa, Field { x, size, y, pitch, add, ahead: walk.ahead }, entry, w.as_ptr(), turned, run) };
     }
 }
 
-/// `M` vectors of channels (the first `n` of each) along a row. `w` is 9 taps, `tap` floats apart, read backwards if `turned`.
+/// `M` vectors of channels from `c` on (the first `n` of each) along some rows. `w` is 9 taps of all channels, read backwards if `turned`.
 ///
-/// Three running sums: the outputs left of, at and right of the pixel just loaded. A block of channels walks along the row before
-/// the next one does, an order that the hardware does not foresee: hence the prefetch of the row that comes next. What is only
+/// Three running sums: the outputs left of, at and right of the pixel just loaded. A block of channels walks along rows before
+/// the next one does, an order that the hardware does not foresee: hence the prefetch of rows that come later. What is only
 /// written needs none: no instruction waits for it.
 ///
 /// # Safety
-/// As for [`slide_row`], for `M * V::N` channels, or `n` if `M` is 1.
+/// As for [`slide_run`], for `M * V::N` channels, or `n` if `M` is 1.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn slide<V: Vector, W: Way, const M: usize>(
-    lines: [Line; 3],
+    field: Field,
     way: W,
     w: *const f32,
-    tap: usize,
     turned: bool,
-    y: *mut f32,
-    pitch: usize,
-    width: usize,
+    rows: Range<usize>,
+    c: usize,
     n: usize,
-    add: bool,
 ) {
-    // SAFETY: the caller's promise: `width` pixels of each line and of `y`, 9 taps of `w`, the stated channels of each.
+    let (Field { x, size, pitch, add, ahead, .. }, tap, way) = (field, field.x.cols, way.from(c));
+    let [height, width] = size;
+    // SAFETY: the caller's promise: the rows of `x` and of `y`, 9 taps of `w`, the stated channels of each.
     unsafe {
         let mut k = [[V::zero(); M]; 9];
         for (t, k) in k.iter_mut().enumerate() {
             for (m, k) in k.iter_mut().enumerate() {
-                *k = V::take(w.add(if turned { 8 - t } else { t } * tap + m * V::N), n);
+                *k = V::take(w.add(if turned { 8 - t } else { t } * tap + c + m * V::N), n);
             }
         }
-        let (mut left, mut here) = ([V::zero(); M], [V::zero(); M]);
-        for j in 0..width {
-            for m in 0..M {
-                let (a, b) = (lines[0].read::<V, W>(j, m * V::N, n, way), lines[1].read::<V, W>(j, m * V::N, n, way));
-                let c = lines[2].read::<V, W>(j, m * V::N, n, way);
-                left[m] = c.fma(k[8][m], b.fma(k[5][m], a.fma(k[2][m], left[m])));
-                here[m] = c.fma(k[7][m], b.fma(k[4][m], a.fma(k[1][m], here[m])));
-                let right = c.fma(k[6][m], b.fma(k[3][m], a.mul(k[0][m])));
-                prefetch(lines[2].at.wrapping_add((j + width) * lines[2].step + m * V::N));
-                if add {
-                    prefetch(y.wrapping_add((j + width) * pitch + m * V::N));
+        for r in rows.clone() {
+            let lines = Line::around(x, size, r / height, r % height).map(|l| l.from(c));
+            let y = field.y.add((r - rows.start) * width * pitch + c);
+            let (mut left, mut here) = ([V::zero(); M], [V::zero(); M]);
+            for j in 0..width {
+                for m in 0..M {
+                    let (a, b) = (lines[0].read::<V, W>(j, m * V::N, n, way), lines[1].read::<V, W>(j, m * V::N, n, way));
+                    let c = lines[2].read::<V, W>(j, m * V::N, n, way);
+                    left[m] = c.fma(k[8][m], b.fma(k[5][m], a.fma(k[2][m], left[m])));
+                    here[m] = c.fma(k[7][m], b.fma(k[4][m], a.fma(k[1][m], here[m])));
+                    let right = c.fma(k[6][m], b.fma(k[3][m], a.mul(k[0][m])));
+                    prefetch(lines[1].at.wrapping_add((j + (1 + ahead) * width) * x.pitch + m * V::N));
+                    if add {
+                        prefetch(y.wrapping_add((j + ahead * width) * pitch + m * V::N));
+                    }
+                    if j > 0 {
+                        left[m].put(y.add((j - 1) * pitch + m * V::N), n, add);
+                    }
+                    (left[m], here[m]) = (here[m], right);
                 }
-                if j > 0 {
-                    left[m].put(y.add((j - 1) * pitch + m * V::N), n, add);
-                }
-                (left[m], here[m]) = (here[m], right);
             }
-        }
-        for (m, left) in left.into_iter().enumerate() {
-            left.put(y.add((width - 1) * pitch + m * V::N), n, add);
+            for (m, left) in left.into_iter().enumerate() {
+                left.put(y.add((width - 1) * pitch + m * V::N), n, add);
+            }
         }
     }
 }
 
-/// A row, as many channels at a time as fit the registers.
+/// Some rows, as many channels at a time as fit the registers.
 ///
 /// # Safety
-/// As for [`slide_row`].
+/// As for [`slide_run`].
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn slide_channels<V: Vector, W: Way>(
-    lines: [Line; 3],
-    way: W,
-    w: *const f32,
-    turned: bool,
-    y: *mut f32,
-    pitch: usize,
-    width: usize,
-    cols: usize,
-    add: bool,
-) {
-    let mut c = 0;
+unsafe fn slide_channels<V: Vector, W: Way>(field: Field, way: W, w: *const f32, turned: bool, rows: Range<usize>) {
+    let (mut c, cols) = (0, field.x.cols);
     // SAFETY: the caller's promise; channels `c` on exist as far as each call goes.
     unsafe {
         while c + 2 * V::N <= cols {
-            slide::<V, W, 2>(lines.map(|l| l.from(c)), way.from(c), w.add(c), cols, turned, y.add(c), pitch, width, V::N, add);
+            slide::<V, W, 2>(field, way, w, turned, rows.clone(), c, V::N);
             c += 2 * V::N;
         }
-        while c + V::N <= cols {
-            slide::<V, W, 1>(lines.map(|l| l.from(c)), way.from(c), w.add(c), cols, turned, y.add(c), pitch, width, V::N, add);
+        while c < cols {
+            slide::<V, W, 1>(field, way, w, turned, rows.clone(), c, V::N.min(cols - c));
             c += V::N;
-        }
-        if c < cols {
-            slide::<V, W, 1>(lines.map(|l| l.from(c)), way.from(c), w.add(c), cols, turned, y.add(c), pitch, width, cols - c, add);
         }
     }
 }
@@ -306,17 +322,14 @@ unsafe fn slide_taps<V: Vector, W: Way>(
 }
 
 simd! {
-    /// One row of a 3x3 window: `y[j] (+)= sum of w[p,q] lines[p][j + q - 1]` for `width` pixels of `cols` channels. `w` is
-    /// `[3,3,cols]`, turned by 180 degrees if `turned`.
-    unsafe fn slide_row<V>(
-        lines: [Line; 3], entry: Entry, w: *const f32, turned: bool, y: *mut f32, pitch: usize, width: usize, cols: usize, add: bool,
-    ) {
+    /// Rows of a 3x3 window: `y[i,j] (+)= sum of w[p,q] x[i + p - 1, j + q - 1]`. `w` is `[3,3,channels]`, turned by 180 degrees if `turned`.
+    unsafe fn slide_run<V>(field: Field, entry: Entry, w: *const f32, turned: bool, rows: Range<usize>) {
         match entry {
-            Entry::Plain => slide_channels::<V, Plain>(lines, Plain, w, turned, y, pitch, width, cols, add),
-            Entry::Relu => slide_channels::<V, Rectified>(lines, Rectified, w, turned, y, pitch, width, cols, add),
+            Entry::Plain => slide_channels::<V, Plain>(field, Plain, w, turned, rows),
+            Entry::Relu => slide_channels::<V, Rectified>(field, Rectified, w, turned, rows),
             Entry::Normalised(pre) => match (pre.from(0), pre.act()) {
-                (pre, Act::Relu) => slide_channels::<V, _>(lines, NormalisedRelu(pre), w, turned, y, pitch, width, cols, add),
-                (pre, _) => slide_channels::<V, _>(lines, pre, w, turned, y, pitch, width, cols, add),
+                (pre, Act::Relu) => slide_channels::<V, _>(field, NormalisedRelu(pre), w, turned, rows),
+                (pre, _) => slide_channels::<V, _>(field, pre, w, turned, rows),
             },
         }
     }

@@ -1,6 +1,6 @@
 use super::tiles::{self, Team, Tiles, transform_input};
 use super::transform::{Ending, Target, output};
-use super::{Size, block_tiles, filter, plane_floats, plane_pitch};
+use super::{Scheme, block_tiles, filter, plane_floats, plane_pitch};
 use crate::base::Math;
 use crate::device::cpu::tile::{Ahead, Strip, Tile, even_runs, share, strip};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
@@ -17,7 +17,7 @@ const FILTER: usize = 36 * 128 * 128;
 
 /// One pass, `y = finish(conv(x, w))`, planned.
 pub(in crate::ops::conv2d::cpu) struct Winograd {
-    size: Size,
+    scheme: Scheme,
     tiles: Tiles,
     tile: Tile,
     cin: usize,
@@ -55,33 +55,33 @@ struct Buffers {
 unsafe impl Sync for Buffers {}
 
 impl Winograd {
-    pub fn new(cpu: &Cpu, size: Size, pass: &Pass, cin: usize, cout: usize) -> Self {
-        let (tiles, tile, threads) = (Tiles::new(*pass, size), Tile::of(cpu.isa), cpu.threads());
+    pub fn new(cpu: &Cpu, scheme: Scheme, pass: &Pass, cin: usize, cout: usize) -> Self {
+        let (tiles, tile, threads) = (Tiles::new(*pass, scheme), Tile::of(cpu.isa), cpu.threads());
         let count = tiles.count();
-        let alone = size.planes() * cin * cout <= FILTER && count >= threads * tile.rows;
-        let most = block_tiles(size, cin + cout, CACHE, if alone { 2 * tile.rows } else { 8 * tile.rows });
+        let alone = scheme.planes() * cin * cout <= FILTER && count >= threads * tile.rows;
+        let most = block_tiles(scheme, cin + cout, CACHE, if alone { 2 * tile.rows } else { 8 * tile.rows });
         let blocks = if alone { count.div_ceil(most).next_multiple_of(threads) } else { count.div_ceil(most) };
-        Winograd { size, tiles, tile, cin, cout, blocks, alone, threads, filter_plane: packed_floats(cpu, cin, cout), isa: cpu.isa }
+        Winograd { scheme, tiles, tile, cin, cout, blocks, alone, threads, filter_plane: packed_floats(cpu, cin, cout), isa: cpu.isa }
     }
 
     /// How results are tiled.
-    pub fn size(&self) -> Size {
-        self.size
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// Floats of the transformed filter: a packed matrix for each plane.
     pub fn filter_floats(&self) -> usize {
-        self.size.planes() * self.filter_plane
+        self.scheme.planes() * self.filter_plane
     }
 
     /// Transforms a filter for the forward pass.
     pub fn prepare(&self, cpu: &Cpu, w: Src, packed: Dst) {
-        filter::prepare(cpu, self.size, w, packed);
+        filter::prepare(cpu, self.scheme, w, packed);
     }
 
     /// Transforms a filter for the input gradient.
     pub fn prepare_transposed(&self, cpu: &Cpu, w: Src, packed: Dst) {
-        filter::prepare_transposed(cpu, self.size, w, packed);
+        filter::prepare_transposed(cpu, self.scheme, w, packed);
     }
 
     /// Tiles of the largest block.
@@ -95,7 +95,7 @@ impl Winograd {
     }
 
     fn buffers(&self) -> usize {
-        self.size.planes() * self.planes().iter().sum::<usize>()
+        self.scheme.planes() * self.planes().iter().sum::<usize>()
     }
 
     /// Floats of working memory.
@@ -110,7 +110,7 @@ impl Winograd {
         let operands = Operands { input, u, y, finish, zeros: scratch.ptr() };
         let of = |i: usize| {
             let v = scratch.slice(zeros + i * buffers..zeros + (i + 1) * buffers).ptr();
-            Buffers { v, p: v.wrapping_add(self.size.planes() * self.planes()[0]) }
+            Buffers { v, p: v.wrapping_add(self.scheme.planes() * self.planes()[0]) }
         };
         let tiles = |block: usize| share(self.tiles.count(), self.blocks, block);
         if self.alone {
@@ -133,7 +133,7 @@ impl Winograd {
         each_tile(&|t, tile| self.input(operands, t, tile, buffers));
         let panels = self.cout.div_ceil(self.tile.width());
         let groups = panels.min(team.shares().div_ceil(8));
-        team.each(self.size.planes() * groups, |part| {
+        team.each(self.scheme.planes() * groups, |part| {
             self.products(operands, part / groups, share(panels, groups, part % groups), count, buffers);
         });
         each_tile(&|t, tile| self.output(operands, t, tile, buffers));
@@ -181,6 +181,6 @@ impl Winograd {
         let target = Target { first, apart: [pass.output[1] * y.pitch, y.pitch], extent: self.tiles.extent(tile), add: y.adds() };
         let ending = Ending::of(operands.finish);
         // SAFETY: the products of row `t` are done; a tile's results belong to this part.
-        unsafe { output(self.isa, self.size, from, self.planes()[1], self.cout, target, ending) }
+        unsafe { output(self.isa, self.scheme, from, self.planes()[1], self.cout, target, ending) }
     }
 }

@@ -1,6 +1,7 @@
 use super::tiles::{self, Team, Tiles, transform_input};
-use super::transform::{gradient, taps};
-use super::{Size, block_tiles, plane_floats, plane_pitch};
+use super::filter::taps;
+use super::transform::gradient;
+use super::{Scheme, block_tiles, plane_floats, plane_pitch};
 use crate::base::Math;
 use crate::device::cpu::tile::{Ahead, Outer, Tile, even_runs, outer, share};
 use crate::device::cpu::{Cpu, Dst, Isa, Src};
@@ -21,7 +22,7 @@ const FILTER: usize = 36 * 128 * 128;
 /// A small filter is summed by each thread over tiles of its own, in a copy of its own, and the copies are added in order. For a
 /// large one all threads share blocks of tiles as large as memory allows, since the sums are read and written for every block.
 pub(in crate::ops::conv2d::cpu) struct WinogradFilterGrad {
-    size: Size,
+    scheme: Scheme,
     tiles: Tiles,
     tile: Tile,
     cin: usize,
@@ -55,14 +56,14 @@ pub(super) struct Buffers {
 unsafe impl Sync for Buffers {}
 
 impl WinogradFilterGrad {
-    pub fn new(cpu: &Cpu, size: Size, pass: &Pass, cin: usize, cout: usize) -> Self {
-        let (tiles, tile, threads) = (Tiles::new(*pass, size), Tile::of(cpu.isa), cpu.threads());
+    pub fn new(cpu: &Cpu, scheme: Scheme, pass: &Pass, cin: usize, cout: usize) -> Self {
+        let (tiles, tile, threads) = (Tiles::new(*pass, scheme), Tile::of(cpu.isa), cpu.threads());
         let count = tiles.count();
-        let alone = size.planes() * cin * cout <= FILTER && count >= 16 * threads;
-        let most = if alone { block_tiles(size, cin + cout, CACHE, 32) } else { block_tiles(size, cin + cout, SHARED, 32) };
+        let alone = scheme.planes() * cin * cout <= FILTER && count >= 16 * threads;
+        let most = if alone { block_tiles(scheme, cin + cout, CACHE, 32) } else { block_tiles(scheme, cin + cout, SHARED, 32) };
         let blocks = if alone { count.div_ceil(most).next_multiple_of(threads) } else { count.div_ceil(most) };
         let copies = if alone { threads.min(blocks) } else { 1 };
-        WinogradFilterGrad { size, tiles, tile, cin, cout, blocks, copies, alone, isa: cpu.isa }
+        WinogradFilterGrad { scheme, tiles, tile, cin, cout, blocks, copies, alone, isa: cpu.isa }
     }
 
     /// Floats of a plane of inputs and of one of gradients.
@@ -73,12 +74,12 @@ impl WinogradFilterGrad {
 
     /// Floats from one copy of the sums, with the planes they are made from, to the next.
     fn each(&self) -> usize {
-        self.size.planes() * self.planes().iter().sum::<usize>() + self.sums()
+        self.scheme.planes() * self.planes().iter().sum::<usize>() + self.sums()
     }
 
     /// Floats of the sums: `[planes, in, out]`.
     fn sums(&self) -> usize {
-        (self.size.planes() * self.cin * self.cout).next_multiple_of(16)
+        (self.scheme.planes() * self.cin * self.cout).next_multiple_of(16)
     }
 
     fn zeros(&self) -> usize {
@@ -91,7 +92,7 @@ impl WinogradFilterGrad {
     }
 
     pub fn run(&self, cpu: &Cpu, input: Input, dy: Src, dw: Dst, scratch: Dst) {
-        let (zeros, each, planes) = (self.zeros(), self.each(), self.size.planes());
+        let (zeros, each, planes) = (self.zeros(), self.each(), self.scheme.planes());
         // SAFETY: nothing else runs yet.
         unsafe { scratch.part(0..zeros) }.fill(0.0);
         let operands = Operands { input, dy, zeros: scratch.ptr() };
@@ -115,7 +116,7 @@ impl WinogradFilterGrad {
             // SAFETY: the sums are done; these rows of every tap belong to this thread.
             unsafe {
                 let (from, to) = (sums.ptr().add(at), dw.ptr().add(at));
-                taps(self.isa, self.size, from, tap, self.copies, each, floats, to, tap, dw.adds());
+                taps(self.isa, self.scheme, from, tap, self.copies, each, floats, to, tap, dw.adds());
             }
         });
     }
@@ -130,7 +131,7 @@ impl WinogradFilterGrad {
         });
         let runs = self.cin.div_ceil(self.tile.rows);
         let groups = runs.min(team.shares().div_ceil(8));
-        team.each(self.size.planes() * groups, |part| {
+        team.each(self.scheme.planes() * groups, |part| {
             self.products(part / groups, share(runs, groups, part % groups), count, buffers, add);
         });
     }
@@ -142,7 +143,7 @@ impl WinogradFilterGrad {
         unsafe {
             let v = buffers.v.add(t * plane_pitch(self.cin));
             transform_input(self.isa, &self.tiles, &operands.input, tile, zeros, v, v_plane);
-            gradient(self.isa, self.size, &dy, self.cout, buffers.z.add(t * plane_pitch(self.cout)), z_plane);
+            gradient(self.isa, self.scheme, &dy, self.cout, buffers.z.add(t * plane_pitch(self.cout)), z_plane);
         }
     }
 

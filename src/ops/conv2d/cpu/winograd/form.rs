@@ -1,53 +1,95 @@
-//! The matrices of Winograd's minimal filtering F(m, 3) (Lavin and Gray 2015), and the same as vector arithmetic.
+//! The matrices of Winograd's minimal filtering F(m, r) (Lavin and Gray 2015), and the same as vector arithmetic.
 //!
-//! With `a = m + 2`, m results of a filter of three taps on a inputs are `y = A^T [(G g) . (B^T d)]`: a multiplications instead
-//! of 3 m. Points of interpolation are 0, 1, -1, infinity for m = 2, and 2, -2 as well for m = 4.
+//! With `a = m + r - 1`, m results of a filter of r taps on a inputs are `y = A^T [(G g) . (B^T d)]`: a multiplications instead of
+//! m r. Inputs and taps are polynomials, multiplied by their values at a points. F(2, 3) takes 0, 1, -1 and infinity; F(4, 3) and
+//! F(2, 5) take 0, two pairs and infinity. The pairs decide how much is rounded: [`NEAR`] and [`FAR`] are exact in few bits and within
+//! 1% of the best there are, where 1 and 2, with integers for matrices, round 2.3 times as much (in two dimensions).
+//!
+//! No closure holds a vector: the compiler would give it a function of its own, without the instruction set.
+
+#![allow(clippy::needless_range_loop)] // the counters are coordinates of the matrices as well
 
 use crate::device::cpu::simd::Vector;
 
-/// One form: `M` results from `A = M + 2` inputs.
+/// One form along one axis: `M` results from `A = M + R - 1` inputs and `R` taps.
 ///
 /// # Safety
 /// The vector arithmetic needs the instruction set of `V`.
 #[allow(clippy::missing_safety_doc)] // one contract for all methods, stated above
-pub trait Form<const M: usize, const A: usize> {
+pub trait Form<const M: usize, const A: usize, const R: usize> {
     /// B^T.
     const INPUT: [[f64; A]; A];
     /// G.
-    const FILTER: [[f64; 3]; A];
+    const FILTER: [[f64; R]; A];
     /// A^T.
     const OUTPUT: [[f64; A]; M];
 
     /// B^T d.
     unsafe fn input<V: Vector>(d: [V; A]) -> [V; A];
-    /// G g.
-    unsafe fn filter<V: Vector>(g: [V; 3]) -> [V; A];
     /// A^T p.
     unsafe fn output<V: Vector>(p: [V; A]) -> [V; M];
     /// A dy, the transpose of `output`.
     unsafe fn gradient<V: Vector>(dy: [V; M]) -> [V; A];
-    /// G^T u, the transpose of `filter`.
-    unsafe fn taps<V: Vector>(u: [V; A]) -> [V; 3];
 
-    /// By how much the transforms enlarge rounding errors against a plain sum, as root mean square over the results of a tile.
+    /// G^T u, term by term: filters are small.
+    #[inline(always)]
+    unsafe fn taps<V: Vector>(u: [V; A]) -> [V; R] {
+        // SAFETY: the caller has the instruction set.
+        unsafe {
+            let mut g = [V::zero(); R];
+            for x in 0..A {
+                for t in 0..R {
+                    g[t] = u[x].fma(V::splat(Self::FILTER[x][t] as f32), g[t]);
+                }
+            }
+            g
+        }
+    }
+
+    /// By how much the transforms enlarge the variance of rounding errors against a plain sum, as mean over the results of a tile.
     ///
-    /// On independent inputs and taps of variance 1, product `x` of one axis has the variance `b_x g_x` of squared row norms, and an
-    /// error in proportion enters result `o` with the weight `A^T[o][x]`. A result itself has variance 3 for each axis. So along one
-    /// axis `k_o^2 = sum over x of A^T[o][x]^2 b_x g_x / 3`, and over both the mean of `k^2` is the square of that of one.
+    /// On independent inputs and taps of variance 1, product `x` has the variance `b_x g_x` of squared row norms, and an error in
+    /// proportion enters result `o` with the weight `A^T[o][x]`. A result itself has variance R. So
+    /// `k_o^2 = sum over x of A^T[o][x]^2 b_x g_x / R`.
     fn amplification() -> f64 {
         let norm = |row: &[f64]| row.iter().map(|v| v * v).sum::<f64>();
         let product = |x: usize| norm(&Self::INPUT[x]) * norm(&Self::FILTER[x]);
-        let result = |o: &[f64; A]| (0..A).map(|x| o[x] * o[x] * product(x)).sum::<f64>() / 3.0;
+        let result = |o: &[f64; A]| (0..A).map(|x| o[x] * o[x] * product(x)).sum::<f64>() / R as f64;
         Self::OUTPUT.iter().map(result).sum::<f64>() / M as f64
     }
 }
 
-/// F(2, 3): 16 multiplications for the 36 of 2 x 2 results.
-pub struct Two;
-/// F(4, 3): 36 multiplications for the 144 of 4 x 4 results.
-pub struct Four;
+/// F(1, 1), of the axis along which a filter has one tap.
+pub struct F11;
+/// F(2, 3): 4 multiplications for 6, 16 for 36 in two dimensions.
+pub struct F23;
+/// F(4, 3): 6 multiplications for 12, 36 for 144.
+pub struct F43;
+/// F(2, 5): 6 multiplications for 10, 36 for 100.
+pub struct F25;
 
-impl Form<2, 4> for Two {
+impl Form<1, 1, 1> for F11 {
+    const INPUT: [[f64; 1]; 1] = [[1.]];
+    const FILTER: [[f64; 1]; 1] = [[1.]];
+    const OUTPUT: [[f64; 1]; 1] = [[1.]];
+
+    #[inline(always)]
+    unsafe fn input<V: Vector>(d: [V; 1]) -> [V; 1] {
+        d
+    }
+
+    #[inline(always)]
+    unsafe fn output<V: Vector>(p: [V; 1]) -> [V; 1] {
+        p
+    }
+
+    #[inline(always)]
+    unsafe fn gradient<V: Vector>(dy: [V; 1]) -> [V; 1] {
+        dy
+    }
+}
+
+impl Form<2, 4, 3> for F23 {
     const INPUT: [[f64; 4]; 4] = [[1., 0., -1., 0.], [0., 1., 1., 0.], [0., -1., 1., 0.], [0., 1., 0., -1.]];
     const FILTER: [[f64; 3]; 4] = [[1., 0., 0.], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0., 0., 1.]];
     const OUTPUT: [[f64; 4]; 2] = [[1., 1., 1., 0.], [0., 1., -1., -1.]];
@@ -56,16 +98,6 @@ impl Form<2, 4> for Two {
     unsafe fn input<V: Vector>(d: [V; 4]) -> [V; 4] {
         // SAFETY: the caller has the instruction set; likewise below.
         unsafe { [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3])] }
-    }
-
-    #[inline(always)]
-    unsafe fn filter<V: Vector>(g: [V; 3]) -> [V; 4] {
-        // SAFETY: as for `input`.
-        unsafe {
-            let half = V::splat(0.5);
-            let (even, odd) = (g[0].add(g[2]).mul(half), g[1].mul(half));
-            [g[0], even.add(odd), even.sub(odd), g[2]]
-        }
     }
 
     #[inline(always)]
@@ -79,75 +111,106 @@ impl Form<2, 4> for Two {
         // SAFETY: as for `input`.
         unsafe { [dy[0], dy[0].add(dy[1]), dy[0].sub(dy[1]), V::zero().sub(dy[1])] }
     }
+}
 
-    #[inline(always)]
-    unsafe fn taps<V: Vector>(u: [V; 4]) -> [V; 3] {
-        // SAFETY: as for `input`.
-        unsafe {
-            let half = V::splat(0.5);
-            let even = u[1].add(u[2]).mul(half);
-            [u[0].add(even), u[1].sub(u[2]).mul(half), even.add(u[3])]
-        }
+/// The points of interpolation of a form of six: 0, these two with both signs, and infinity.
+pub(super) const NEAR: f64 = 0.625;
+pub(super) const FAR: f64 = 1.5;
+
+/// Their squares, and what the matrices make of them.
+pub(super) const N2: f64 = NEAR * NEAR;
+pub(super) const F2: f64 = FAR * FAR;
+const BOTH: f64 = N2 + F2;
+const PRODUCT: f64 = N2 * F2;
+
+/// Scales of the rows of G: `1 / (product of the distances to the other points)` at zero, near and far.
+const SCALE: [f64; 3] = [1.0 / PRODUCT, 0.5 / (N2 * (N2 - F2)), 0.5 / (F2 * (F2 - N2))];
+
+/// Row of G of a point: its powers, scaled.
+const fn powers<const R: usize>(scale: f64, point: f64) -> [f64; R] {
+    let (mut row, mut term, mut t) = ([0.0; R], scale, 0);
+    while t < R {
+        row[t] = term;
+        term *= point;
+        t += 1;
+    }
+    row
+}
+
+/// Row of G of infinity: the last tap.
+const fn last<const R: usize>() -> [f64; R] {
+    let mut row = [0.0; R];
+    row[R - 1] = 1.0;
+    row
+}
+
+/// G of R taps at six points.
+pub(super) const fn six_points<const R: usize>() -> [[f64; R]; 6] {
+    let [zero, near, far] = SCALE;
+    [powers(zero, 0.0), powers(near, NEAR), powers(near, -NEAR), powers(far, FAR), powers(far, -FAR), last()]
+}
+
+/// B^T of six points: the coefficients of the polynomials that vanish at all finite points but one, and at all of them.
+const SIX_INPUT: [[f64; 6]; 6] = [
+    [PRODUCT, 0., -BOTH, 0., 1., 0.],
+    [0., -NEAR * F2, -F2, NEAR, 1., 0.],
+    [0., NEAR * F2, -F2, -NEAR, 1., 0.],
+    [0., -FAR * N2, -N2, FAR, 1., 0.],
+    [0., FAR * N2, -N2, -FAR, 1., 0.],
+    [0., PRODUCT, 0., -BOTH, 0., 1.],
+];
+
+/// B^T d at six points.
+///
+/// # Safety
+/// The instruction set of `V` must be there.
+#[inline(always)]
+unsafe fn six_input<V: Vector>(d: [V; 6]) -> [V; 6] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (product, less_both) = (V::splat(PRODUCT as f32), V::splat(-BOTH as f32));
+        let (less_near, less_far) = (V::splat(-N2 as f32), V::splat(-F2 as f32));
+        let (near_even, near_odd) = (d[2].fma(less_far, d[4]), d[1].fma(less_far, d[3]));
+        let (far_even, far_odd) = (d[2].fma(less_near, d[4]), d[1].fma(less_near, d[3]));
+        [
+            d[0].fma(product, d[2].fma(less_both, d[4])),
+            near_odd.fma(V::splat(NEAR as f32), near_even),
+            near_odd.fma(V::splat(-NEAR as f32), near_even),
+            far_odd.fma(V::splat(FAR as f32), far_even),
+            far_odd.fma(V::splat(-FAR as f32), far_even),
+            d[1].fma(product, d[3].fma(less_both, d[5])),
+        ]
     }
 }
 
-const S: f64 = 1.0 / 6.0;
-const T: f64 = 1.0 / 12.0;
-const U: f64 = 1.0 / 24.0;
-
-impl Form<4, 6> for Four {
-    const INPUT: [[f64; 6]; 6] = [
-        [4., 0., -5., 0., 1., 0.],
-        [0., -4., -4., 1., 1., 0.],
-        [0., 4., -4., -1., 1., 0.],
-        [0., -2., -1., 2., 1., 0.],
-        [0., 2., -1., -2., 1., 0.],
-        [0., 4., 0., -5., 0., 1.],
+impl Form<4, 6, 3> for F43 {
+    const INPUT: [[f64; 6]; 6] = SIX_INPUT;
+    const FILTER: [[f64; 3]; 6] = six_points();
+    const OUTPUT: [[f64; 6]; 4] = [
+        [1., 1., 1., 1., 1., 0.],
+        [0., NEAR, -NEAR, FAR, -FAR, 0.],
+        [0., N2, N2, F2, F2, 0.],
+        [0., NEAR * N2, -NEAR * N2, FAR * F2, -FAR * F2, 1.],
     ];
-    const FILTER: [[f64; 3]; 6] = [[0.25, 0., 0.], [-S, -S, -S], [-S, S, -S], [U, T, S], [U, -T, S], [0., 0., 1.]];
-    const OUTPUT: [[f64; 6]; 4] =
-        [[1., 1., 1., 1., 1., 0.], [0., 1., -1., 2., -2., 0.], [0., 1., 1., 4., 4., 0.], [0., 1., -1., 8., -8., 1.]];
 
     #[inline(always)]
     unsafe fn input<V: Vector>(d: [V; 6]) -> [V; 6] {
         // SAFETY: the caller has the instruction set; likewise below.
-        unsafe {
-            let (four, less_four, less_five) = (V::splat(4.0), V::splat(-4.0), V::splat(-5.0));
-            let (even, odd) = (d[2].fma(less_four, d[4]), d[1].fma(less_four, d[3]));
-            let (wide, far) = (d[4].sub(d[2]), d[3].sub(d[1]).mul(V::splat(2.0)));
-            [
-                d[0].fma(four, d[2].fma(less_five, d[4])),
-                even.add(odd),
-                even.sub(odd),
-                wide.add(far),
-                wide.sub(far),
-                d[1].fma(four, d[3].fma(less_five, d[5])),
-            ]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn filter<V: Vector>(g: [V; 3]) -> [V; 6] {
-        // SAFETY: as for `input`.
-        unsafe {
-            let (sixth, less_sixth) = (V::splat(S as f32), V::splat(-S as f32));
-            let (even, odd) = (g[0].add(g[2]).mul(less_sixth), g[1].mul(less_sixth));
-            let (wide, far) = (g[0].fma(V::splat(U as f32), g[2].mul(sixth)), g[1].mul(V::splat(T as f32)));
-            [g[0].mul(V::splat(0.25)), even.add(odd), even.sub(odd), wide.add(far), wide.sub(far), g[2]]
-        }
+        unsafe { six_input(d) }
     }
 
     #[inline(always)]
     unsafe fn output<V: Vector>(p: [V; 6]) -> [V; 4] {
         // SAFETY: as for `input`.
         unsafe {
-            let (even, odd) = (p[1].add(p[2]), p[1].sub(p[2]));
-            let (wide, far) = (p[3].add(p[4]), p[3].sub(p[4]));
+            let (even, odd) = (p[1].add(p[2]), p[1].sub(p[2]).mul(V::splat(NEAR as f32)));
+            let (wide, far) = (p[3].add(p[4]), p[3].sub(p[4]).mul(V::splat(FAR as f32)));
+            let (near, far_square) = (V::splat(N2 as f32), V::splat(F2 as f32));
             [
                 p[0].add(even.add(wide)),
-                far.fma(V::splat(2.0), odd),
-                wide.fma(V::splat(4.0), even),
-                far.fma(V::splat(8.0), odd).add(p[5]),
+                odd.add(far),
+                wide.fma(far_square, even.mul(near)),
+                far.fma(far_square, odd.fma(near, p[5])),
             ]
         }
     }
@@ -156,25 +219,49 @@ impl Form<4, 6> for Four {
     unsafe fn gradient<V: Vector>(dy: [V; 4]) -> [V; 6] {
         // SAFETY: as for `input`.
         unsafe {
-            let (even, odd) = (dy[0].add(dy[2]), dy[1].add(dy[3]));
-            let wide = dy[2].fma(V::splat(4.0), dy[0]);
-            let far = dy[3].fma(V::splat(4.0), dy[1]).mul(V::splat(2.0));
-            [dy[0], even.add(odd), even.sub(odd), wide.add(far), wide.sub(far), dy[3]]
+            let (near, far) = (V::splat(N2 as f32), V::splat(F2 as f32));
+            let (near_even, near_odd) = (dy[2].fma(near, dy[0]), dy[3].fma(near, dy[1]));
+            let (far_even, far_odd) = (dy[2].fma(far, dy[0]), dy[3].fma(far, dy[1]));
+            [
+                dy[0],
+                near_odd.fma(V::splat(NEAR as f32), near_even),
+                near_odd.fma(V::splat(-NEAR as f32), near_even),
+                far_odd.fma(V::splat(FAR as f32), far_even),
+                far_odd.fma(V::splat(-FAR as f32), far_even),
+                dy[3],
+            ]
+        }
+    }
+}
+
+impl Form<2, 6, 5> for F25 {
+    const INPUT: [[f64; 6]; 6] = SIX_INPUT;
+    const FILTER: [[f64; 5]; 6] = six_points();
+    const OUTPUT: [[f64; 6]; 2] = [[1., 1., 1., 1., 1., 0.], [0., NEAR, -NEAR, FAR, -FAR, 1.]];
+
+    #[inline(always)]
+    unsafe fn input<V: Vector>(d: [V; 6]) -> [V; 6] {
+        // SAFETY: the caller has the instruction set; likewise below.
+        unsafe { six_input(d) }
+    }
+
+    #[inline(always)]
+    unsafe fn output<V: Vector>(p: [V; 6]) -> [V; 2] {
+        // SAFETY: as for `input`.
+        unsafe {
+            let (odd, far) = (p[1].sub(p[2]), p[3].sub(p[4]));
+            let even = p[1].add(p[2]).add(p[3].add(p[4]));
+            [p[0].add(even), far.fma(V::splat(FAR as f32), odd.fma(V::splat(NEAR as f32), p[5]))]
         }
     }
 
     #[inline(always)]
-    unsafe fn taps<V: Vector>(u: [V; 6]) -> [V; 3] {
+    unsafe fn gradient<V: Vector>(dy: [V; 2]) -> [V; 6] {
         // SAFETY: as for `input`.
         unsafe {
-            let (sixth, less_sixth) = (V::splat(S as f32), V::splat(-S as f32));
-            let (even, odd) = (u[1].add(u[2]).mul(less_sixth), u[2].sub(u[1]));
-            let (wide, far) = (u[3].add(u[4]), u[3].sub(u[4]));
-            [
-                u[0].fma(V::splat(0.25), wide.fma(V::splat(U as f32), even)),
-                far.fma(V::splat(T as f32), odd.mul(sixth)),
-                wide.fma(sixth, even).add(u[5]),
-            ]
+            let (near, less_near) = (V::splat(NEAR as f32), V::splat(-NEAR as f32));
+            let (far, less_far) = (V::splat(FAR as f32), V::splat(-FAR as f32));
+            [dy[0], dy[1].fma(near, dy[0]), dy[1].fma(less_near, dy[0]), dy[1].fma(far, dy[0]), dy[1].fma(less_far, dy[0]), dy[1]]
         }
     }
 }
@@ -211,12 +298,12 @@ mod tests {
         (0..C).map(|c| matrix.iter().zip(x).map(|(row, x)| row[c] * x).sum()).collect()
     }
 
-    fn check<F: Form<M, A>, const M: usize, const A: usize>() {
-        let (d, g, dy) = (std::array::from_fn(|i| (i * i) as f64 - 2.5), [0.3, -1.1, 2.0], std::array::from_fn(|i| 1.5 - i as f64));
+    fn check<F: Form<M, A, R>, const M: usize, const A: usize, const R: usize>() {
+        let (d, dy) = (std::array::from_fn(|i| (i * i) as f64 - 2.5), std::array::from_fn(|i| 1.5 - i as f64));
+        let g: [f64; R] = std::array::from_fn(|i| [0.3, -1.1, 2.0, 0.7, -0.4][i]);
         // SAFETY: the portable vector needs no instruction set.
         unsafe {
             close(&first(F::input(lanes::<A>(d))), &times(&F::INPUT, &d));
-            close(&first(F::filter(lanes(g))), &times(&F::FILTER, &g));
             close(&first(F::output(lanes::<A>(d))), &times(&F::OUTPUT, &d));
             close(&first(F::gradient(lanes::<M>(dy))), &transposed(&F::OUTPUT, &dy));
             close(&first(F::taps(lanes::<A>(d))), &transposed(&F::FILTER, &d));
@@ -224,13 +311,23 @@ mod tests {
         // y = A^T [(G g) . (B^T d)] is the correlation.
         let products: Vec<f64> = times(&F::FILTER, &g).iter().zip(times(&F::INPUT, &d)).map(|(u, v)| u * v).collect();
         let y: Vec<f64> = F::OUTPUT.iter().map(|row| row.iter().zip(&products).map(|(a, p)| a * p).sum()).collect();
-        let expected: Vec<f64> = (0..M).map(|o| (0..3).map(|t| d[o + t] * g[t]).sum()).collect();
+        let expected: Vec<f64> = (0..M).map(|o| (0..R).map(|t| d[o + t] * g[t]).sum()).collect();
         close(&y, &expected);
     }
 
     #[test]
     fn arithmetic_is_that_of_the_matrices_and_they_are_a_convolution() {
-        check::<Two, 2, 4>();
-        check::<Four, 4, 6>();
+        check::<F11, 1, 1, 1>();
+        check::<F23, 2, 4, 3>();
+        check::<F43, 4, 6, 3>();
+        check::<F25, 2, 6, 5>();
+    }
+
+    #[test]
+    fn points_round_little() {
+        let close = |found: f64, expected: f64| assert!((found - expected).abs() < 0.01, "{found}, not {expected}");
+        close(F23::amplification(), 1.67);
+        close(F43::amplification(), 4.75);
+        close(F25::amplification(), 5.33);
     }
 }

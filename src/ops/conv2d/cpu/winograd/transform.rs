@@ -7,8 +7,8 @@
 
 #![allow(clippy::needless_range_loop)] // the counters are coordinates of planes and pixels as well
 
-use super::Size;
-use super::form::{Form, Four, Two};
+use super::Scheme;
+use super::form::{F11, F23, F25, F43, Form};
 use super::tiles::Pixels;
 use crate::device::cpu::Src;
 use crate::device::cpu::simd::Vector;
@@ -58,58 +58,60 @@ pub(super) struct Target {
 
 simd! {
     /// Plane x gets `(B^T d B)[x]` of a tile's inputs, `channels` floats each; whole vectors are written.
-    pub(super) unsafe fn input<V>(size: Size, from: &Pixels, channels: usize, to: *mut f32, plane: usize) {
-        match size {
-            Size::Two => spread::<V, TwoInput, Plain, 4, 4>(from, Plain, channels, to, plane),
-            Size::Four => spread::<V, FourInput, Plain, 6, 6>(from, Plain, channels, to, plane),
-        }
+    pub(super) unsafe fn input<V>(scheme: Scheme, from: &Pixels, channels: usize, to: *mut f32, plane: usize) {
+        inputs::<V, Plain>(scheme, from, Plain, channels, to, plane);
     }
 
     /// The same of inputs that are normalised on the way in, all of which exist.
-    pub(super) unsafe fn input_inside<V>(size: Size, from: &Pixels, pre: Coefficients, channels: usize, to: *mut f32, plane: usize) {
-        match size {
-            Size::Two => spread::<V, TwoInput, Inside, 4, 4>(from, Inside(pre), channels, to, plane),
-            Size::Four => spread::<V, FourInput, Inside, 6, 6>(from, Inside(pre), channels, to, plane),
-        }
+    pub(super) unsafe fn input_inside<V>(scheme: Scheme, from: &Pixels, pre: Coefficients, channels: usize, to: *mut f32, plane: usize) {
+        inputs::<V, Inside>(scheme, from, Inside(pre), channels, to, plane);
     }
 
     /// The same of inputs that are normalised on the way in, but for the pixels at `zeros`, which stay zero.
-    pub(super) unsafe fn input_edge<V>(size: Size, from: &Pixels, pre: Coefficients, zeros: *const f32, channels: usize, to: *mut f32, plane: usize) {
-        match size {
-            Size::Two => spread::<V, TwoInput, Edge, 4, 4>(from, Edge(pre, zeros), channels, to, plane),
-            Size::Four => spread::<V, FourInput, Edge, 6, 6>(from, Edge(pre, zeros), channels, to, plane),
-        }
+    pub(super) unsafe fn input_edge<V>(scheme: Scheme, from: &Pixels, pre: Coefficients, zeros: *const f32, channels: usize, to: *mut f32, plane: usize) {
+        inputs::<V, Edge>(scheme, from, Edge(pre, zeros), channels, to, plane);
     }
 
     /// Plane x gets `(A dy A^T)[x]` of the gradients of a tile's results, `channels` floats each; whole vectors are written.
-    pub(super) unsafe fn gradient<V>(size: Size, from: &Pixels, channels: usize, to: *mut f32, plane: usize) {
-        match size {
-            Size::Two => spread::<V, TwoGradient, Plain, 2, 4>(from, Plain, channels, to, plane),
-            Size::Four => spread::<V, FourGradient, Plain, 4, 6>(from, Plain, channels, to, plane),
+    pub(super) unsafe fn gradient<V>(scheme: Scheme, from: &Pixels, channels: usize, to: *mut f32, plane: usize) {
+        match scheme {
+            Scheme::F23 => spread::<V, F23Gradient, F23Gradient, Plain, _, _, _, _>(from, Plain, channels, to, plane),
+            Scheme::F43 => spread::<V, F43Gradient, F43Gradient, Plain, _, _, _, _>(from, Plain, channels, to, plane),
+            Scheme::F23x43 => spread::<V, F23Gradient, F43Gradient, Plain, _, _, _, _>(from, Plain, channels, to, plane),
+            Scheme::F25 => spread::<V, F25Gradient, F25Gradient, Plain, _, _, _, _>(from, Plain, channels, to, plane),
+            Scheme::Rows43 => spread::<V, F11Gradient, F43Gradient, Plain, _, _, _, _>(from, Plain, channels, to, plane),
+            Scheme::Columns43 => spread::<V, F43Gradient, F11Gradient, Plain, _, _, _, _>(from, Plain, channels, to, plane),
         }
     }
 
     /// A tile's results (+)= act((A^T p A) scale + bias) of the `cols` columns of the planes.
-    pub(super) unsafe fn output<V>(size: Size, from: *const f32, plane: usize, cols: usize, to: Target, ending: Ending) {
-        match size {
-            Size::Two => gather::<V, Two, 2, 4>(from, plane, cols, to, ending),
-            Size::Four => gather::<V, Four, 4, 6>(from, plane, cols, to, ending),
+    pub(super) unsafe fn output<V>(scheme: Scheme, from: *const f32, plane: usize, cols: usize, to: Target, ending: Ending) {
+        match scheme {
+            Scheme::F23 => gather::<V, F23, F23, _, _, _, _, _, _>(from, plane, cols, to, ending),
+            Scheme::F43 => gather::<V, F43, F43, _, _, _, _, _, _>(from, plane, cols, to, ending),
+            Scheme::F23x43 => gather::<V, F23, F43, _, _, _, _, _, _>(from, plane, cols, to, ending),
+            Scheme::F25 => gather::<V, F25, F25, _, _, _, _, _, _>(from, plane, cols, to, ending),
+            Scheme::Rows43 => gather::<V, F11, F43, _, _, _, _, _, _>(from, plane, cols, to, ending),
+            Scheme::Columns43 => gather::<V, F43, F11, _, _, _, _, _, _>(from, plane, cols, to, ending),
         }
     }
 
-    /// `(G g G^T)[x]` in plane x of `floats` floats from `at` on, where the last nine planes hold the taps g.
-    pub(super) unsafe fn filter<V>(size: Size, at: *mut f32, plane: usize, floats: usize) {
-        match size {
-            Size::Two => raise::<V, Two, 2, 4>(at, plane, floats),
-            Size::Four => raise::<V, Four, 4, 6>(at, plane, floats),
-        }
-    }
+}
 
-    /// Taps `(G^T u G)`, `tap` floats apart, (+)= of the sum of `copies` buffers of planes, `copy` floats apart, over `floats` floats.
-    pub(super) unsafe fn taps<V>(size: Size, from: *const f32, plane: usize, copies: usize, copy: usize, floats: usize, to: *mut f32, tap: usize, add: bool) {
-        match size {
-            Size::Two => lower::<V, Two, 2, 4>(from, plane, copies, copy, floats, to, tap, add),
-            Size::Four => lower::<V, Four, 4, 6>(from, plane, copies, copy, floats, to, tap, add),
+/// The inputs of a tile, however they are read.
+///
+/// # Safety
+/// As for [`input`].
+#[inline(always)]
+unsafe fn inputs<V: Vector, R: Read>(scheme: Scheme, from: &Pixels, read: R, channels: usize, to: *mut f32, plane: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match scheme {
+            Scheme::F23 => spread::<V, F23Input, F23Input, R, _, _, _, _>(from, read, channels, to, plane),
+            Scheme::F43 | Scheme::F25 => spread::<V, F43Input, F43Input, R, _, _, _, _>(from, read, channels, to, plane),
+            Scheme::F23x43 => spread::<V, F23Input, F43Input, R, _, _, _, _>(from, read, channels, to, plane),
+            Scheme::Rows43 => spread::<V, F11Input, F43Input, R, _, _, _, _>(from, read, channels, to, plane),
+            Scheme::Columns43 => spread::<V, F43Input, F11Input, R, _, _, _, _>(from, read, channels, to, plane),
         }
     }
 }
@@ -135,10 +137,13 @@ macro_rules! along {
     )*};
 }
 along! {
-    TwoInput: Two::input, 4 to 4;
-    FourInput: Four::input, 6 to 6;
-    TwoGradient: Two::gradient, 2 to 4;
-    FourGradient: Four::gradient, 4 to 6;
+    F11Input: F11::input, 1 to 1;
+    F23Input: F23::input, 4 to 4;
+    F43Input: F43::input, 6 to 6;
+    F11Gradient: F11::gradient, 1 to 1;
+    F23Gradient: F23::gradient, 2 to 4;
+    F43Gradient: F43::gradient, 4 to 6;
+    F25Gradient: F25::gradient, 2 to 6;
 }
 
 /// How a pixel is read: the first `n` channels from `c` on at `pixel`.
@@ -182,9 +187,9 @@ impl Read for Edge {
     }
 }
 
-/// `N x N` pixels to `A x A` planes.
+/// `NR x NC` pixels to `AR x AC` planes, with what happens along columns of pixels, and along rows.
 #[inline(always)]
-unsafe fn spread<V: Vector, F: Along<N, A>, R: Read, const N: usize, const A: usize>(
+unsafe fn spread<V: Vector, Fr: Along<NR, AR>, Fc: Along<NC, AC>, R: Read, const NR: usize, const AR: usize, const NC: usize, const AC: usize>(
     from: &Pixels,
     read: R,
     channels: usize,
@@ -195,17 +200,27 @@ unsafe fn spread<V: Vector, F: Along<N, A>, R: Read, const N: usize, const A: us
     // SAFETY: the caller's pixels have `channels` floats, its planes as many and whole vectors.
     unsafe {
         for c in (0..whole).step_by(V::N) {
-            spread_vector::<V, F, R, N, A, true>(from, read, c, V::N, to.add(c), plane);
+            spread_vector::<V, Fr, Fc, R, NR, AR, NC, AC, true>(from, read, c, V::N, to.add(c), plane);
         }
         if whole < channels {
-            spread_vector::<V, F, R, N, A, false>(from, read, whole, channels - whole, to.add(whole), plane);
+            spread_vector::<V, Fr, Fc, R, NR, AR, NC, AC, false>(from, read, whole, channels - whole, to.add(whole), plane);
         }
     }
 }
 
 /// One vector of channels from `c` on, `n` of which exist.
 #[inline(always)]
-unsafe fn spread_vector<V: Vector, F: Along<N, A>, R: Read, const N: usize, const A: usize, const WHOLE: bool>(
+unsafe fn spread_vector<
+    V: Vector,
+    Fr: Along<NR, AR>,
+    Fc: Along<NC, AC>,
+    R: Read,
+    const NR: usize,
+    const AR: usize,
+    const NC: usize,
+    const AC: usize,
+    const WHOLE: bool,
+>(
     from: &Pixels,
     read: R,
     c: usize,
@@ -215,29 +230,39 @@ unsafe fn spread_vector<V: Vector, F: Along<N, A>, R: Read, const N: usize, cons
 ) {
     // SAFETY: as for `spread`.
     unsafe {
-        let mut rows = [[V::zero(); N]; A];
-        for j in 0..N {
-            let mut column = [V::zero(); N];
-            for i in 0..N {
-                column[i] = read.read::<V, WHOLE>(from[i * N + j], c, n);
+        let mut rows = [[V::zero(); NC]; AR];
+        for j in 0..NC {
+            let mut column = [V::zero(); NR];
+            for i in 0..NR {
+                column[i] = read.read::<V, WHOLE>(from[i * NC + j], c, n);
             }
-            let column = F::along(column);
-            for i in 0..A {
+            let column = Fr::along(column);
+            for i in 0..AR {
                 rows[i][j] = column[i];
             }
         }
-        for i in 0..A {
-            let row = F::along(rows[i]);
-            for j in 0..A {
-                row[j].store(to.add((i * A + j) * plane));
+        for i in 0..AR {
+            let row = Fc::along(rows[i]);
+            for j in 0..AC {
+                row[j].store(to.add((i * AC + j) * plane));
             }
         }
     }
 }
 
-/// `A x A` planes to `M x M` results.
+/// `AR x AC` planes to `MR x MC` results.
 #[inline(always)]
-unsafe fn gather<V: Vector, F: Form<M, A>, const M: usize, const A: usize>(
+unsafe fn gather<
+    V: Vector,
+    Fr: Form<MR, AR, RR>,
+    Fc: Form<MC, AC, RC>,
+    const MR: usize,
+    const AR: usize,
+    const RR: usize,
+    const MC: usize,
+    const AC: usize,
+    const RC: usize,
+>(
     from: *const f32,
     plane: usize,
     cols: usize,
@@ -249,93 +274,27 @@ unsafe fn gather<V: Vector, F: Form<M, A>, const M: usize, const A: usize>(
         for c in (0..cols).step_by(V::N) {
             let n = V::N.min(cols - c);
             let (scale, bias) = ending.vectors::<V>(c, n);
-            let mut rows = [[V::zero(); A]; M];
-            for j in 0..A {
-                let mut column = [V::zero(); A];
-                for i in 0..A {
-                    column[i] = V::load(from.add((i * A + j) * plane + c));
+            let mut rows = [[V::zero(); AC]; MR];
+            for j in 0..AC {
+                let mut column = [V::zero(); AR];
+                for i in 0..AR {
+                    column[i] = V::load(from.add((i * AC + j) * plane + c));
                 }
-                let column = F::output(column);
-                for i in 0..M {
+                let column = Fr::output(column);
+                for i in 0..MR {
                     rows[i][j] = column[i];
                 }
             }
-            for i in 0..M {
+            for i in 0..MR {
                 if i >= to.extent[0] {
                     break;
                 }
-                let row = F::output(rows[i]);
-                for j in 0..M {
+                let row = Fc::output(rows[i]);
+                for j in 0..MC {
                     if j < to.extent[1] {
                         let result = apply(ending.act, row[j].fma(scale, bias));
                         result.put(to.first.add(i * to.apart[0] + j * to.apart[1] + c), n, to.add);
                     }
-                }
-            }
-        }
-    }
-}
-
-/// Nine taps to `A x A` planes, in place: the taps are the last nine of them.
-#[inline(always)]
-unsafe fn raise<V: Vector, F: Form<M, A>, const M: usize, const A: usize>(at: *mut f32, plane: usize, floats: usize) {
-    // SAFETY: the caller's planes have `floats` floats, a multiple of a vector; an element's taps are read before it is written.
-    unsafe {
-        for c in (0..floats).step_by(V::N) {
-            let mut rows = [[V::zero(); 3]; A];
-            for j in 0..3 {
-                let tap = |i: usize| V::load(at.add((A * A - 9 + 3 * i + j) * plane + c));
-                let column = F::filter([tap(0), tap(1), tap(2)]);
-                for i in 0..A {
-                    rows[i][j] = column[i];
-                }
-            }
-            for i in 0..A {
-                let row = F::filter(rows[i]);
-                for j in 0..A {
-                    row[j].store(at.add((i * A + j) * plane + c));
-                }
-            }
-        }
-    }
-}
-
-/// `A x A` planes to nine taps.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)] // those of `taps`
-unsafe fn lower<V: Vector, F: Form<M, A>, const M: usize, const A: usize>(
-    from: *const f32,
-    plane: usize,
-    copies: usize,
-    copy: usize,
-    floats: usize,
-    to: *mut f32,
-    tap: usize,
-    add: bool,
-) {
-    // SAFETY: the caller's planes and taps have `floats` floats.
-    unsafe {
-        for c in (0..floats).step_by(V::N) {
-            let n = V::N.min(floats - c);
-            let mut rows = [[V::zero(); A]; 3];
-            for j in 0..A {
-                let mut column = [V::zero(); A];
-                for i in 0..A {
-                    let at = from.add((i * A + j) * plane + c);
-                    column[i] = V::take(at, n);
-                    for k in 1..copies {
-                        column[i] = column[i].add(V::take(at.add(k * copy), n));
-                    }
-                }
-                let column = F::taps(column);
-                for i in 0..3 {
-                    rows[i][j] = column[i];
-                }
-            }
-            for i in 0..3 {
-                let row = F::taps(rows[i]);
-                for j in 0..3 {
-                    row[j].put(to.add((3 * i + j) * tap + c), n, add);
                 }
             }
         }

@@ -2,10 +2,11 @@
 
 #![allow(clippy::needless_range_loop)] // the counters are pixels, taps and planes as well
 
-use super::{ALONE, FILTER, FILTERS, LONG, PIXELS, POINTS, RESULTS, S, T, U, filters};
+use super::{ALONE, FILTER, FILTERS, LONG, PIXELS, POINTS, RESULTS, filters};
 use crate::device::cpu::simd::Vector;
 use crate::ops::activation::cpu::apply;
-use crate::ops::conv2d::cpu::winograd::form::{Form, Four};
+use crate::ops::conv2d::cpu::winograd::filter::Doubles;
+use crate::ops::conv2d::cpu::winograd::form::{F2, F43, FAR, Form, N2, NEAR};
 use crate::ops::conv2d::cpu::winograd::transform::{Edge, Ending, Plain, Read};
 use crate::ops::scale_shift::cpu::Coefficients;
 use crate::simd;
@@ -27,14 +28,14 @@ simd! {
             let n = V::N.min(cols - c);
             let (scale, bias) = ending.vectors::<V>(c, n);
             let p = from.add(c);
-            let (one, less_one) = (V::load(p.add(plane)), V::load(p.add(2 * plane)));
-            let (two, less_two) = (V::load(p.add(3 * plane)), V::load(p.add(4 * plane)));
-            let (even, odd) = (one.add(less_one), one.sub(less_one));
-            let (wide, far) = (two.add(less_two), two.sub(less_two));
+            let (near, less_near) = (V::load(p.add(plane)), V::load(p.add(2 * plane)));
+            let (far, less_far) = (V::load(p.add(3 * plane)), V::load(p.add(4 * plane)));
+            let (near_even, near_odd) = (near.add(less_near), near.sub(less_near));
+            let (far_even, far_odd) = (far.add(less_far), far.sub(less_far));
             let y = [
-                V::load(p).add(even.add(wide)),
-                far.fma(V::splat(2.0), odd),
-                wide.fma(V::splat(4.0), even).add(V::load(p.add(5 * plane))),
+                V::load(p).add(near_even.add(far_even)),
+                far_odd.fma(V::splat(FAR as f32), near_odd.mul(V::splat(NEAR as f32))),
+                far_even.fma(V::splat(F2 as f32), near_even.fma(V::splat(N2 as f32), V::load(p.add(5 * plane)))),
             ];
             for i in 0..RESULTS {
                 if i < count {
@@ -49,42 +50,36 @@ simd! {
         for c in (0..channels).step_by(V::N) {
             let n = V::N.min(channels - c);
             let (first, second, third) = (V::take(from[0].add(c), n), V::take(from[1].add(c), n), V::take(from[2].add(c), n));
-            let (even, wide, far) = (first.add(third), third.fma(V::splat(4.0), first), second.mul(V::splat(2.0)));
-            let z = [first, even.add(second), even.sub(second), wide.add(far), wide.sub(far), third];
+            let (near, far) = (third.fma(V::splat(N2 as f32), first), third.fma(V::splat(F2 as f32), first));
+            let z = [
+                first,
+                second.fma(V::splat(NEAR as f32), near),
+                second.fma(V::splat(-NEAR as f32), near),
+                second.fma(V::splat(FAR as f32), far),
+                second.fma(V::splat(-FAR as f32), far),
+                third,
+            ];
             for x in 0..POINTS {
                 z[x].store(to.add(x * plane + c));
             }
         }
     }
 
-    /// The matrices of a panel in place, `G g` of the taps g: `matrix` floats each, the last seven hold the taps.
+    /// The matrices of a panel in place, `G g` of the taps g: `matrix` floats each, the last seven hold the taps. In double precision, rounded
+    /// once, since every pixel sees the same filter.
     pub(super) unsafe fn raise<V>(at: *mut f32, matrix: usize) {
-        let (half, quarter, sixth, less_sixth) = (V::splat(0.5), V::splat(0.25), V::splat(S as f32), V::splat(-S as f32));
         for c in (0..matrix).step_by(V::N) {
-            let mut g = [V::zero(); 7];
+            let mut u = [Doubles::ZERO; FILTERS];
             for t in 0..7 {
-                g[t] = V::load(at.add((FILTERS - 7 + t) * matrix + c));
+                let (part, tap) = (t / LONG, Doubles::load::<V>(at.add((FILTERS - 7 + t) * matrix + c)));
+                for x in 0..POINTS {
+                    if part < filters(x).1 {
+                        u[filters(x).0 + part].add::<V>(FILTER[part][x][t % LONG], &tap);
+                    }
+                }
             }
-            let (even, odd) = (g[0].add(g[2]).mul(less_sixth), g[1].add(g[3]).mul(less_sixth));
-            let wide = g[0].fma(V::splat(U as f32), g[2].mul(sixth));
-            let far = g[1].fma(V::splat(T as f32), g[3].mul(V::splat(2.0 * S as f32)));
-            let sides = g[4].add(g[6]);
-            let short_two = g[6].fma(V::splat(4.0), g[5].fma(V::splat(2.0), g[4]));
-            let u = [
-                g[0].mul(quarter),
-                g[4].mul(half),
-                even.add(odd),
-                sides.add(g[5]).mul(V::splat(-0.5)),
-                even.sub(odd),
-                sides.sub(g[5]).mul(less_sixth),
-                wide.add(far),
-                short_two.mul(sixth),
-                wide.sub(far),
-                g[3],
-                g[6],
-            ];
             for i in 0..FILTERS {
-                u[i].store(at.add(i * matrix + c));
+                u[i].store::<V>(at.add(i * matrix + c));
             }
         }
     }
@@ -149,7 +144,7 @@ unsafe fn spread_vector<V: Vector, R: Read, const WHOLE: bool>(
         for i in 0..PIXELS {
             d[i] = read.read::<V, WHOLE>(from[i], c, n);
         }
-        let long = Four::input([d[0], d[1], d[2], d[3], d[4], d[5]]);
+        let long = F43::input([d[0], d[1], d[2], d[3], d[4], d[5]]);
         for x in 0..POINTS {
             long[x].store(to.add(x * plane));
         }
@@ -168,14 +163,16 @@ unsafe fn spread_vector<V: Vector, R: Read, const WHOLE: bool>(
 unsafe fn short_input<V: Vector>(d: [V; 5]) -> [V; 5] {
     // SAFETY: the caller's promise.
     unsafe {
-        let (two, less_two, less_three) = (V::splat(2.0), V::splat(-2.0), V::splat(-3.0));
-        let step = d[3].sub(d[1]);
+        let (near, less_near) = (V::splat(NEAR as f32), V::splat(-NEAR as f32));
+        let (less_square, less_far) = (V::splat(-N2 as f32), V::splat(-FAR as f32));
+        let far = d[1].fma(less_square, d[3]);
+        let (even, odd) = (d[2].fma(less_far, d[3]), d[1].fma(less_far, d[2]));
         [
-            d[0].sub(d[2]).fma(two, step),
-            d[1].fma(less_two, d[3].sub(d[2])),
-            d[1].fma(two, d[2].fma(less_three, d[3])),
-            step,
-            step.fma(less_two, d[4].sub(d[2])),
+            d[0].fma(less_square, d[2]).fma(less_far, far),
+            odd.fma(near, even),
+            odd.fma(less_near, even),
+            far,
+            far.fma(less_far, d[2].fma(less_square, d[4])),
         ]
     }
 }
