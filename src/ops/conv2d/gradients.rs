@@ -218,12 +218,20 @@ impl Rule for Conv2dDw {
             Case::new(name, Conv2dDw::new(window), &[[images, h, w, cin], [images, oh, ow, cout]]).forward_only()
         };
         let deep = [(Window::same(3, 1), 4, [16, 16], 32, 16), (Window::same(3, 1), 1, [32, 28], 16, 16), many_patches()];
-        let normalised = pre_shapes().map(|(act, window, images, [h, w], cin, cout)| {
+        // Products over more pixels, or of more channels, than a thread takes at a time: in one row or several, with a stride or without.
+        let products = [
+            (Window::same(1, 1), 3, [17, 19], 35, 40),
+            (Window::same(1, 1), 1, [5, 5], 530, 129),
+            (Window::valid(1, 2), 4, [21, 23], 33, 20),
+            (Window::valid(1, 2), 1, [1, 9], 20, 17),
+        ];
+        let more = [(Act::Relu, Window::same(1, 1), 1, [23, 31], 40, 33), (Act::Sigmoid, Window::same(1, 1), 1, [3, 5], 600, 17)];
+        let normalised = pre_shapes().into_iter().chain(more).map(|(act, window, images, [h, w], cin, cout)| {
             let ([oh, ow], vector) = (window.on(h, w).expect("a case has a place").output, Shape::from([cin]));
             let ins = vec![[images, h, w, cin].into(), [images, oh, ow, cout].into(), vector, vector];
             let name = format!("of {act}, {window} on {images}x{h}x{w}, {cin} by {cout}");
             Case::of(name, Conv2dDw { pre: Some(act), ..Conv2dDw::new(window) }, ins).forward_only()
         });
-        shapes().into_iter().chain(deep).map(case).chain(normalised).collect()
+        shapes().into_iter().chain(deep).chain(products).map(case).chain(normalised).collect()
     }
 }

@@ -63,7 +63,7 @@ pub struct Ahead {
 
 impl Ahead {
     /// Lines `step` floats apart.
-    fn new(first: *const f32, step: usize) -> Self {
+    pub fn new(first: *const f32, step: usize) -> Self {
         Ahead { first, step, left: usize::MAX, row: usize::MAX, gap: 0 }
     }
 

@@ -130,7 +130,7 @@ pub(super) struct Later {
 impl Later {
     /// A tile of so many steps asks for the next of them.
     fn ask(&mut self, steps: usize) -> Ahead {
-        let ahead = Ahead { first: self.first, step: if self.lines > 0 { LINE } else { 0 } };
+        let ahead = Ahead::new(self.first, if self.lines > 0 { LINE } else { 0 });
         let lines = steps.min(self.lines);
         (self.first, self.lines) = (self.first.wrapping_add(lines * LINE), self.lines - lines);
         ahead
