@@ -4,7 +4,7 @@ use crate::base::Window;
 use crate::ops::activation::Act;
 
 /// Windows, images, pixels and channels of convolutions that normalise their input: every way in which kernels read it.
-pub(super) fn pre_shapes() -> [(Act, Window, usize, [usize; 2], usize, usize); 10] {
+pub(super) fn pre_shapes() -> [(Act, Window, usize, [usize; 2], usize, usize); 12] {
     [
         (Act::Relu, Window::same(3, 1), 2, [9, 6], 33, 40),
         (Act::Linear, Window::same(3, 1), 1, [6, 6], 16, 48),
@@ -14,6 +14,8 @@ pub(super) fn pre_shapes() -> [(Act, Window, usize, [usize; 2], usize, usize); 1
         (Act::Relu, Window::padded(7, 2, 3), 1, [9, 10], 3, 5),
         (Act::Sigmoid, Window::rect(1, 7), 1, [3, 9], 150, 5),
         (Act::Relu, Window::rect(7, 1), 2, [9, 6], 33, 40),
+        (Act::Sigmoid, Window::same(5, 1), 1, [6, 7], 33, 40),
+        (Act::Relu, Window::rect(1, 3), 2, [3, 8], 33, 40),
         (Act::Sigmoid, Window::rect(1, 7), 1, [3, 5], 20, 17),
         (Act::Sigmoid, Window::same(3, 1), 1, [8, 8], 18, 17),
     ]
@@ -91,6 +93,9 @@ pub(super) fn shapes() -> Vec<(Window, usize, [usize; 2], usize, usize)> {
         (Window::rect(1, 7), 2, [4, 17], 33, 40),
         (Window::rect(7, 1), 1, [10, 5], 16, 48),
         (Window::rect(1, 7), 1, [2, 2], 20, 16),
+        (Window::same(5, 1), 1, [6, 7], 20, 33),
+        (Window::rect(1, 3), 2, [3, 8], 33, 40),
+        (Window::rect(3, 1), 1, [8, 5], 40, 33),
         // Channels in whole vectors, and more results than a tile of a GPU has in each direction; then pixels for several splits of
         // a filter's gradient.
         (Window::same(3, 1), 2, [9, 8], 8, 104),

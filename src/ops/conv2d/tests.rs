@@ -151,6 +151,8 @@ fn large_shapes_agree_with_naive() {
         (Window::valid(3, 2), [3, 37, 41, 3], 32),
         (Window::same(3, 2), [1, 30, 30, 130], 70),
         (Window::rect(1, 7), [2, 17, 17, 160], 48),
+        (Window::same(5, 1), [2, 19, 17, 48], 80),
+        (Window::rect(3, 1), [3, 8, 9, 200], 136),
     ];
     let cpu = Cpu::with(Isa::best(), 2);
     for (window, [n, h, w, cin], cout) in shapes {
@@ -174,6 +176,8 @@ fn an_image_has_the_same_bits_in_every_batch() {
     for (isa, math) in isas.flat_map(|isa| maths(isa).into_iter().map(move |math| (isa, math))) {
         for (window, [h, w, cin, cout]) in [
             (Window::same(3, 1), [9, 11, 33, 70]),
+            (Window::same(5, 1), [6, 9, 33, 70]),
+            (Window::rect(1, 3), [5, 8, 64, 48]),
             (Window::same(1, 1), [5, 7, 64, 48]),
             (Window::valid(3, 2), [15, 15, 3, 32]),
             (Window::same(3, 2), [7, 7, 20, 16]),

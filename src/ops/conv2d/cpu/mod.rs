@@ -44,7 +44,7 @@ use crate::ops::scale_shift::cpu::Prologue;
 /// (root mean square 2.6e-5, against 2.2e-5 with F(2x4,3x3) and 1.8e-5 by plain sums). Gradients are less sensitive, and are not asked.
 fn forward_schemes(cin: usize, cout: usize) -> &'static [Scheme] {
     let wide = cin >= 128 || (cin.is_multiple_of(64) && cout.is_multiple_of(64));
-    if wide { &Scheme::ALL } else { &[Scheme::F23x43, Scheme::F23, Scheme::F25, Scheme::Rows43, Scheme::Columns43] }
+    if wide { &Scheme::ALL } else { &[Scheme::F23x43, Scheme::F25, Scheme::Rows43, Scheme::Columns43] }
 }
 
 /// Height and width of an activation.
@@ -287,6 +287,37 @@ impl Run<Cpu> for Conv2dDw {
             FilterGradient::Product(product) => product.run(cpu, input, dy, dw, scratch),
             FilterGradient::Winograd(winograd, _) => winograd.run(cpu, input, dy, dw, scratch),
             FilterGradient::Line(line) => line.run(cpu, input, dy, dw, scratch),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Window;
+    use crate::device::cpu::Isa;
+    use crate::ops::conv2d::shapes::{DEEP, shapes};
+
+    /// Whatever [`Scheme::choose`] weighs, the shapes that convolutions are tried on reach each scheme, forward and backward.
+    #[test]
+    fn every_scheme_is_tried() {
+        let cpu = Cpu::with(Isa::best(), 2);
+        let (mut forward, mut backward) = (Vec::new(), Vec::new());
+        let deep = DEEP.map(|(h, cin, cout)| (Window::same(3, 1), 1, [h, h], cin, cout));
+        for (window, images, [h, w], cin, cout) in shapes().into_iter().chain(deep) {
+            let ([kh, kw], [oh, ow]) = (window.kernel, window.on(h, w).unwrap().output);
+            let [x, filter, dy] = [[images, h, w, cin], [kh, kw, cin, cout], [images, oh, ow, cout]].map(Ty::f32);
+            if let Forward::Winograd(winograd) = Conv2d::new(window).plan(&cpu, &[x, filter]) {
+                forward.push(winograd.scheme());
+            }
+            if let FilterGradient::Winograd(_, scheme) = Conv2dDw::new(window).plan(&cpu, &[x, dy]) {
+                backward.push(scheme);
+            }
+        }
+        for scheme in Scheme::ALL {
+            assert!(forward.contains(&scheme), "{scheme:?} forward");
+            // Gradients may always take F(4x4), which costs no more than F(2x4) on three rows and more.
+            assert!(scheme == Scheme::F23x43 || backward.contains(&scheme), "{scheme:?} backward");
         }
     }
 }

@@ -157,7 +157,7 @@ pub(in crate::ops) struct Walk {
 
 impl Walk {
     /// Of pixels that come from memory: those of the next run are asked for.
-    pub const FROM_MEMORY: Self = Walk { rows: 1, ahead: 1 };
+    pub const FROM_MEMORY: Self = Walk { rows: 2, ahead: 2 };
     /// Of rows that lie in the second-level cache, which serves each pixel to the first once, not once for each row of the window.
     pub const IN_CACHE: Self = Walk { rows: usize::MAX, ahead: 0 };
 }

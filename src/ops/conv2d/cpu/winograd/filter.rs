@@ -44,7 +44,6 @@ simd! {
     /// that its roundings do not cancel: it is transformed in double precision and rounded once.
     pub(super) unsafe fn filter<V>(scheme: Scheme, at: *mut f32, plane: usize, floats: usize) {
         match scheme {
-            Scheme::F23 => raise::<V, F23, F23, _, _, _, _, _, _>(at, plane, floats),
             Scheme::F43 => raise::<V, F43, F43, _, _, _, _, _, _>(at, plane, floats),
             Scheme::F23x43 => raise::<V, F23, F43, _, _, _, _, _, _>(at, plane, floats),
             Scheme::F25 => raise::<V, F25, F25, _, _, _, _, _, _>(at, plane, floats),
@@ -56,7 +55,6 @@ simd! {
     /// Taps `(G^T u G)`, `tap` floats apart, (+)= of the sum of `copies` buffers of planes, `copy` floats apart, over `floats` floats.
     pub(super) unsafe fn taps<V>(scheme: Scheme, from: *const f32, plane: usize, copies: usize, copy: usize, floats: usize, to: *mut f32, tap: usize, add: bool) {
         match scheme {
-            Scheme::F23 => lower::<V, F23, F23, _, _, _, _, _, _>(from, plane, copies, copy, floats, to, tap, add),
             Scheme::F43 => lower::<V, F43, F43, _, _, _, _, _, _>(from, plane, copies, copy, floats, to, tap, add),
             Scheme::F23x43 => lower::<V, F23, F43, _, _, _, _, _, _>(from, plane, copies, copy, floats, to, tap, add),
             Scheme::F25 => lower::<V, F25, F25, _, _, _, _, _, _>(from, plane, copies, copy, floats, to, tap, add),

@@ -33,8 +33,6 @@ use form::{F11, F23, F25, F43, Form};
 /// The forms along both axes of a tile. A filter of one tap along an axis has tiles of one result there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
-    /// F(2, 3) both ways.
-    F23,
     /// F(4, 3) both ways.
     F43,
     /// F(2, 3) along columns, F(4, 3) along rows: a third more multiplications than F(4, 3) both ways, 0.6 of its rounding errors.
@@ -52,7 +50,7 @@ const TRANSFORM: usize = 16;
 
 impl Scheme {
     /// Every scheme.
-    pub const ALL: [Scheme; 6] = [Scheme::F43, Scheme::F23x43, Scheme::F23, Scheme::F25, Scheme::Rows43, Scheme::Columns43];
+    pub const ALL: [Scheme; 5] = [Scheme::F43, Scheme::F23x43, Scheme::F25, Scheme::Rows43, Scheme::Columns43];
 
     /// The cheapest of some for a pass, if it is cheaper than a direct one: `planes x tiles x (in x out + TRANSFORM (in + out))`
     /// against `taps x results x in x out`, of which a direct pass in bf16 does two at a time.
@@ -73,7 +71,7 @@ impl Scheme {
     /// Results along each axis.
     pub fn results(self) -> [usize; 2] {
         match self {
-            Scheme::F23 | Scheme::F25 => [2, 2],
+            Scheme::F25 => [2, 2],
             Scheme::F43 => [4, 4],
             Scheme::F23x43 => [2, 4],
             Scheme::Rows43 => [1, 4],
@@ -84,7 +82,7 @@ impl Scheme {
     /// Taps along each axis.
     pub fn taps(self) -> [usize; 2] {
         match self {
-            Scheme::F23 | Scheme::F43 | Scheme::F23x43 => [3, 3],
+            Scheme::F43 | Scheme::F23x43 => [3, 3],
             Scheme::F25 => [5, 5],
             Scheme::Rows43 => [1, 3],
             Scheme::Columns43 => [3, 1],
@@ -109,7 +107,6 @@ impl Scheme {
     /// By how much rounding errors are enlarged against plain sums: see [`Form::amplification`], whose factors along both axes multiply.
     pub fn amplification(self) -> f64 {
         let [rows, columns] = match self {
-            Scheme::F23 => [F23::amplification(); 2],
             Scheme::F43 => [F43::amplification(); 2],
             Scheme::F23x43 => [F43::amplification(), F23::amplification()],
             Scheme::F25 => [F25::amplification(); 2],

@@ -75,7 +75,6 @@ simd! {
     /// Plane x gets `(A dy A^T)[x]` of the gradients of a tile's results, `channels` floats each; whole vectors are written.
     pub(super) unsafe fn gradient<V>(scheme: Scheme, from: &Pixels, channels: usize, to: *mut f32, plane: usize) {
         match scheme {
-            Scheme::F23 => spread::<V, F23Gradient, F23Gradient, Plain, _, _, _, _>(from, Plain, channels, to, plane),
             Scheme::F43 => spread::<V, F43Gradient, F43Gradient, Plain, _, _, _, _>(from, Plain, channels, to, plane),
             Scheme::F23x43 => spread::<V, F23Gradient, F43Gradient, Plain, _, _, _, _>(from, Plain, channels, to, plane),
             Scheme::F25 => spread::<V, F25Gradient, F25Gradient, Plain, _, _, _, _>(from, Plain, channels, to, plane),
@@ -87,7 +86,6 @@ simd! {
     /// A tile's results (+)= act((A^T p A) scale + bias) of the `cols` columns of the planes.
     pub(super) unsafe fn output<V>(scheme: Scheme, from: *const f32, plane: usize, cols: usize, to: Target, ending: Ending) {
         match scheme {
-            Scheme::F23 => gather::<V, F23, F23, _, _, _, _, _, _>(from, plane, cols, to, ending),
             Scheme::F43 => gather::<V, F43, F43, _, _, _, _, _, _>(from, plane, cols, to, ending),
             Scheme::F23x43 => gather::<V, F23, F43, _, _, _, _, _, _>(from, plane, cols, to, ending),
             Scheme::F25 => gather::<V, F25, F25, _, _, _, _, _, _>(from, plane, cols, to, ending),
@@ -107,7 +105,6 @@ unsafe fn inputs<V: Vector, R: Read>(scheme: Scheme, from: &Pixels, read: R, cha
     // SAFETY: the caller's promise.
     unsafe {
         match scheme {
-            Scheme::F23 => spread::<V, F23Input, F23Input, R, _, _, _, _>(from, read, channels, to, plane),
             Scheme::F43 | Scheme::F25 => spread::<V, F43Input, F43Input, R, _, _, _, _>(from, read, channels, to, plane),
             Scheme::F23x43 => spread::<V, F23Input, F43Input, R, _, _, _, _>(from, read, channels, to, plane),
             Scheme::Rows43 => spread::<V, F11Input, F43Input, R, _, _, _, _>(from, read, channels, to, plane),
