@@ -308,6 +308,8 @@ mod tests {
         for rows in [1, 63, 64, 65, 784, 1024, 1025, 200_704] {
             let parts = Parts::of(rows);
             assert!(parts.count() <= PARTS);
+            let lengths = (0..parts.count()).map(|p| parts.rows(p).len());
+            assert!(lengths.clone().max() <= lengths.min().map(|least| least + 1), "{rows} rows: a thread would wait for another");
             let mut next = 0;
             for block in (0..parts.count()).flat_map(|p| parts.blocks(p)) {
                 assert!(block.start == next && (1..=BLOCK).contains(&block.len()), "{rows} rows: {block:?}");

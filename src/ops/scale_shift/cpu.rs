@@ -301,3 +301,39 @@ impl Run<Cpu> for ScaleShiftDx {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cpu::Isa;
+
+    #[test]
+    fn one_pass_has_the_bits_of_two() {
+        for (rows, cols) in [(1, 1), (5, 16), (13, 70), (49, 32)] {
+            let values = |seed: usize, count: usize| (0..count).map(|i| ((i * 37 + seed) % 101) as f32 / 17.0 - 3.0).collect::<Vec<_>>();
+            let [dy, x, before] = [1, 2, 3].map(|seed| values(seed, rows * cols));
+            let [scale, shift] = [4, 5].map(|seed| values(seed, cols));
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+                for (act, add) in [Act::Linear, Act::Relu, Act::Sigmoid].into_iter().flat_map(|act| [(act, false), (act, true)]) {
+                    let k = Coefficients { scale: scale.as_ptr(), shift: shift.as_ptr(), act };
+                    let run = |together: bool| {
+                        let (mut dx, mut dscale, mut dshift) = (before.clone(), vec![0.25; cols], vec![0.5; cols]);
+                        let (of, from, to) = ((dy.as_ptr(), cols), (x.as_ptr(), cols), (dx.as_mut_ptr(), cols));
+                        // SAFETY: matrices of `rows` x `cols` floats, vectors of `cols`.
+                        unsafe {
+                            if together {
+                                let totals = [dscale.as_mut_ptr(), dshift.as_mut_ptr()];
+                                backward_and_sums(isa, of, from, k, to, totals, rows, cols, add);
+                            } else {
+                                sums(isa, of, from, k, dscale.as_mut_ptr(), dshift.as_mut_ptr(), rows, cols);
+                                backward(isa, of, from, k, to, rows, cols, add);
+                            }
+                        }
+                        [dx, dscale, dshift].concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                    };
+                    assert_eq!(run(true), run(false), "{isa} {rows}x{cols}, {act:?}, added: {add}");
+                }
+            }
+        }
+    }
+}
