@@ -272,8 +272,8 @@ mod tests {
     fn the_cpu_trains_the_network_as_the_specification_does() {
         let (_, rows) = check(Cpu::with(Isa::best(), 2), Naive, Precision::F32).unwrap();
         assert!(rows.iter().all(Row::passed), "{rows:#?}");
-        // The budget is not so wide that it says nothing: errors lie within a factor of a few thousand of it.
-        assert!(rows[1].share > 1e-4, "{rows:#?}");
+        // The budget is not so wide that it says nothing: errors take a two-thousandth of it.
+        assert!(rows[1].share > 2e-4, "{rows:#?}");
     }
 
     #[test]

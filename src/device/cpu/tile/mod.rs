@@ -55,7 +55,7 @@ pub struct Ahead {
     pub first: *const f32,
     /// Floats from one to the next.
     pub step: usize,
-    /// For an outer product, lines up to the end of a row, of the first one and of the others, and the floats that it skips then.
+    /// For an outer product, lines up to the end of a row, at least one, of the first one and of the others, and the floats that it skips then.
     pub left: usize,
     pub row: usize,
     pub gap: usize,

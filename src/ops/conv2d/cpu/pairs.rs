@@ -53,7 +53,8 @@ pub(super) struct Piece {
 /// `to[r][i] = (x[r][2 i], x[r][2 i + 1])` for `rows` x `cols` floats, normalised by `k`.
 ///
 /// # Safety
-/// Both matrices are valid over these extents, `k` has `cols` floats, and the processor has the instructions.
+/// Both matrices are valid over these extents, `k` has `cols` floats, and the processor has the instructions. `to` may be `x`: what a word is
+/// made of lies at its place or behind it.
 pub(super) unsafe fn channel_pairs(x: (*const f32, usize), k: Option<Coefficients>, to: (*mut f32, usize), rows: usize, cols: usize) {
     // SAFETY: the caller's promise.
     unsafe { native::channel_pairs(x, k, to, rows, cols) }
@@ -72,6 +73,7 @@ pub(super) unsafe fn pixel_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut
 ///
 /// # Safety
 /// As for [`channel_pairs`], with `cols` channels a pixel, in which the pieces begin, in order; the first pixel of each word exists.
+/// `to` is valid over the vectors of every piece, [`Piece::at`] and all its steps.
 pub(super) unsafe fn piece_pairs(x: &PixelRow, k: Option<Coefficients>, to: *mut f32, pieces: &[Piece], cols: usize) {
     // SAFETY: the caller's promise.
     unsafe { native::piece_pairs(x, k, to, pieces, cols) }

@@ -48,9 +48,10 @@ pub(super) fn run(call: &Call<'_, Cpu>, act: Act, math: Math) {
                 ask(to.0.wrapping_add(run.start * to.1), to.1, run.len(), columns.len());
                 dy.product(cpu, math, run, w, panel, columns.len(), &mut da[..rows.len() * width]);
             }
-            let [dscale, dshift] = [0, x.cols].map(|first| totals[first + columns.start..].as_mut_ptr());
+            let (dscale, dshift) = totals.split_at_mut(x.cols);
+            let sums = [dscale, dshift].map(|sums| sums[columns.start..].as_mut_ptr());
             // SAFETY: the rows lie in the matrices and belong to this thread, the columns in all of them and in the vectors.
-            unsafe { backward_and_sums(cpu.isa, (da.as_ptr(), width), from, k.from(columns.start), to, [dscale, dshift], rows.len(), columns.len(), dx.adds()) }
+            unsafe { backward_and_sums(cpu.isa, (da.as_ptr(), width), from, k.from(columns.start), to, sums, rows.len(), columns.len(), dx.adds()) }
         }
     });
 }

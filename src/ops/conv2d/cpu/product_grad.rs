@@ -116,7 +116,8 @@ impl ProductGrad {
     }
 
     pub fn run<'a>(&self, cpu: &Cpu, input: impl Into<Input<'a>>, dy: Src, dw: Dst, scratch: Dst) {
-        let (input, [x_floats, dy_floats]) = (input.into(), self.buffers());
+        let (input, [x_floats, dy_floats]): (Input, _) = (input.into(), self.buffers());
+        assert!(!self.in_place || input.pre.is_none(), "planned for an input that is not normalised");
         let each = x_floats + dy_floats;
         let group = |i: usize, thread: usize, blocks: Range<usize>, into: *mut f32, add: bool| {
             // SAFETY: each thread has its own part of the scratch memory.
@@ -232,7 +233,7 @@ impl Sum<'_> {
                     add,
                     ahead: asks.as_mut().and_then(Asks::of_tile).unwrap_or(Ahead::nothing(x)),
                 };
-                // SAFETY: the operands lie in the buffers; the channels of the filter belong to this thread, or the filter is its own copy.
+                // SAFETY: the operands lie in the buffers, `x` perhaps in place; the channels of the filter belong to this thread, or the filter is its own copy.
                 unsafe { outer(self.cpu.isa, plan.math, run.len(), padded / tile.lanes)(&args) }
             }
         }

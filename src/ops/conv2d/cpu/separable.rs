@@ -78,7 +78,7 @@ pub(super) fn run(cpu: &Cpu, math: Math, depthwise: &Depthwise, w: Src, y: Dst, 
             unsafe { channel_pairs((at, pitch), None, (at, pitch), cols.len(), x.cols) };
         }
         let view = View { first: buffer.as_ptr(), image: 0, result: [0, pitch], tap: [0, pitch] };
-        // Threads take turns.
+        // Threads take turns, nearly: where they do not, what was asked for is another's.
         let next = (part + cpu.threads()) / groups;
         let later = (next > part / groups && next < blocks).then(|| depthwise.reads(share(rows, blocks, next)));
         let strips = Strips { cpu, tile, pass: &pass, view, math, words: words(math, x.cols), w, y, finish, sums, later };

@@ -179,7 +179,7 @@ struct Field<'a> {
 /// of them begins. `w` is `[3,3,channels]`, turned by 180 degrees if `turned`.
 ///
 /// # Safety
-/// The rows have room at `to` and belong to the caller; `w` has nine taps; `isa` is available on this machine.
+/// The rows are rows of the images in `x`, have room at `to` and belong to the caller; `w` has nine taps; `isa` is available on this machine.
 #[allow(clippy::too_many_arguments)]
 pub(in crate::ops) unsafe fn slide_rows(
     isa: Isa,
@@ -237,11 +237,11 @@ unsafe fn slide<V: Vector, W: Way, const M: usize>(
             let (mut left, mut here) = ([V::zero(); M], [V::zero(); M]);
             for j in 0..width {
                 for m in 0..M {
-                    let (a, b) = (lines[0].read::<V, W>(j, m * V::N, n, way), lines[1].read::<V, W>(j, m * V::N, n, way));
-                    let c = lines[2].read::<V, W>(j, m * V::N, n, way);
-                    left[m] = c.fma(k[8][m], b.fma(k[5][m], a.fma(k[2][m], left[m])));
-                    here[m] = c.fma(k[7][m], b.fma(k[4][m], a.fma(k[1][m], here[m])));
-                    let right = c.fma(k[6][m], b.fma(k[3][m], a.mul(k[0][m])));
+                    let (above, at) = (lines[0].read::<V, W>(j, m * V::N, n, way), lines[1].read::<V, W>(j, m * V::N, n, way));
+                    let below = lines[2].read::<V, W>(j, m * V::N, n, way);
+                    left[m] = below.fma(k[8][m], at.fma(k[5][m], above.fma(k[2][m], left[m])));
+                    here[m] = below.fma(k[7][m], at.fma(k[4][m], above.fma(k[1][m], here[m])));
+                    let right = below.fma(k[6][m], at.fma(k[3][m], above.mul(k[0][m])));
                     prefetch(lines[1].at.wrapping_add((j + (1 + ahead) * width) * x.pitch + m * V::N));
                     if add {
                         prefetch(y.wrapping_add((j + ahead * width) * pitch + m * V::N));

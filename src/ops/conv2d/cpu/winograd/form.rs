@@ -118,13 +118,13 @@ pub(super) const NEAR: f64 = 0.625;
 pub(super) const FAR: f64 = 1.5;
 
 /// Their squares, and what the matrices make of them.
-pub(super) const N2: f64 = NEAR * NEAR;
-pub(super) const F2: f64 = FAR * FAR;
-const BOTH: f64 = N2 + F2;
-const PRODUCT: f64 = N2 * F2;
+pub(super) const NEAR_SQUARE: f64 = NEAR * NEAR;
+pub(super) const FAR_SQUARE: f64 = FAR * FAR;
+const BOTH: f64 = NEAR_SQUARE + FAR_SQUARE;
+const PRODUCT: f64 = NEAR_SQUARE * FAR_SQUARE;
 
 /// Scales of the rows of G: `1 / (product of the distances to the other points)` at zero, near and far.
-const SCALE: [f64; 3] = [1.0 / PRODUCT, 0.5 / (N2 * (N2 - F2)), 0.5 / (F2 * (F2 - N2))];
+const SCALE: [f64; 3] = [1.0 / PRODUCT, 0.5 / (NEAR_SQUARE * (NEAR_SQUARE - FAR_SQUARE)), 0.5 / (FAR_SQUARE * (FAR_SQUARE - NEAR_SQUARE))];
 
 /// Row of G of a point: its powers, scaled.
 const fn powers<const R: usize>(scale: f64, point: f64) -> [f64; R] {
@@ -153,10 +153,10 @@ pub(super) const fn six_points<const R: usize>() -> [[f64; R]; 6] {
 /// B^T of six points: the coefficients of the polynomials that vanish at all finite points but one, and at all of them.
 const SIX_INPUT: [[f64; 6]; 6] = [
     [PRODUCT, 0., -BOTH, 0., 1., 0.],
-    [0., -NEAR * F2, -F2, NEAR, 1., 0.],
-    [0., NEAR * F2, -F2, -NEAR, 1., 0.],
-    [0., -FAR * N2, -N2, FAR, 1., 0.],
-    [0., FAR * N2, -N2, -FAR, 1., 0.],
+    [0., -NEAR * FAR_SQUARE, -FAR_SQUARE, NEAR, 1., 0.],
+    [0., NEAR * FAR_SQUARE, -FAR_SQUARE, -NEAR, 1., 0.],
+    [0., -FAR * NEAR_SQUARE, -NEAR_SQUARE, FAR, 1., 0.],
+    [0., FAR * NEAR_SQUARE, -NEAR_SQUARE, -FAR, 1., 0.],
     [0., PRODUCT, 0., -BOTH, 0., 1.],
 ];
 
@@ -169,9 +169,9 @@ unsafe fn six_input<V: Vector>(d: [V; 6]) -> [V; 6] {
     // SAFETY: the caller's promise.
     unsafe {
         let (product, less_both) = (V::splat(PRODUCT as f32), V::splat(-BOTH as f32));
-        let (less_near, less_far) = (V::splat(-N2 as f32), V::splat(-F2 as f32));
-        let (near_even, near_odd) = (d[2].fma(less_far, d[4]), d[1].fma(less_far, d[3]));
-        let (far_even, far_odd) = (d[2].fma(less_near, d[4]), d[1].fma(less_near, d[3]));
+        let (less_near_square, less_far_square) = (V::splat(-NEAR_SQUARE as f32), V::splat(-FAR_SQUARE as f32));
+        let (near_even, near_odd) = (d[2].fma(less_far_square, d[4]), d[1].fma(less_far_square, d[3]));
+        let (far_even, far_odd) = (d[2].fma(less_near_square, d[4]), d[1].fma(less_near_square, d[3]));
         [
             d[0].fma(product, d[2].fma(less_both, d[4])),
             near_odd.fma(V::splat(NEAR as f32), near_even),
@@ -189,8 +189,8 @@ impl Form<4, 6, 3> for F43 {
     const OUTPUT: [[f64; 6]; 4] = [
         [1., 1., 1., 1., 1., 0.],
         [0., NEAR, -NEAR, FAR, -FAR, 0.],
-        [0., N2, N2, F2, F2, 0.],
-        [0., NEAR * N2, -NEAR * N2, FAR * F2, -FAR * F2, 1.],
+        [0., NEAR_SQUARE, NEAR_SQUARE, FAR_SQUARE, FAR_SQUARE, 0.],
+        [0., NEAR * NEAR_SQUARE, -NEAR * NEAR_SQUARE, FAR * FAR_SQUARE, -FAR * FAR_SQUARE, 1.],
     ];
 
     #[inline(always)]
@@ -205,7 +205,7 @@ impl Form<4, 6, 3> for F43 {
         unsafe {
             let (even, odd) = (p[1].add(p[2]), p[1].sub(p[2]).mul(V::splat(NEAR as f32)));
             let (wide, far) = (p[3].add(p[4]), p[3].sub(p[4]).mul(V::splat(FAR as f32)));
-            let (near, far_square) = (V::splat(N2 as f32), V::splat(F2 as f32));
+            let (near, far_square) = (V::splat(NEAR_SQUARE as f32), V::splat(FAR_SQUARE as f32));
             [
                 p[0].add(even.add(wide)),
                 odd.add(far),
@@ -219,7 +219,7 @@ impl Form<4, 6, 3> for F43 {
     unsafe fn gradient<V: Vector>(dy: [V; 4]) -> [V; 6] {
         // SAFETY: as for `input`.
         unsafe {
-            let (near, far) = (V::splat(N2 as f32), V::splat(F2 as f32));
+            let (near, far) = (V::splat(NEAR_SQUARE as f32), V::splat(FAR_SQUARE as f32));
             let (near_even, near_odd) = (dy[2].fma(near, dy[0]), dy[3].fma(near, dy[1]));
             let (far_even, far_odd) = (dy[2].fma(far, dy[0]), dy[3].fma(far, dy[1]));
             [

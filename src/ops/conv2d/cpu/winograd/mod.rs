@@ -1,10 +1,11 @@
 //! Winograd's algorithm for filters of 3 x 3 and 5 x 5, of 3 and 7 along one axis, and stride 1: up to 4 times fewer multiplications.
 //!
-//! Results are made in tiles of m x m, from a x a inputs, a = m + r - 1 for r x r taps. With [`form`]'s matrices, over input channels k:
+//! Results are made in tiles; along each axis, m of them from a = m + r - 1 inputs for r taps. With [`form`]'s matrices, those of the columns on
+//! the left and those of the rows on the right, over input channels k:
 //!
 //! `y = A^T [sum over k of (G w_k G^T) . (B^T x_k B)] A`, and transposed `dw = G^T [sum over tiles of (B^T x B) . (A dy A^T)] G`.
 //!
-//! So each of the a x a places of a transformed tile is a matrix product of its own, tiles x channels by channels x channels, done by
+//! So each of the places of a transformed tile is a matrix product of its own, tiles x channels by channels x channels, done by
 //! the same register tiles as everywhere. [`convolve`] is the forward pass and the input gradient (a convolution of `dy` with the
 //! rotated filter), [`filter_grad`] the other; [`line`] does the same for seven taps along one axis. [`transform`] goes from pixels to
 //! planes and back, a plane for each place.

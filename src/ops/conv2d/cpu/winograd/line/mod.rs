@@ -15,7 +15,7 @@ pub(in crate::ops::conv2d::cpu) use filter_grad::LineFilterGrad;
 pub(in crate::ops::conv2d::cpu) use pass::Line;
 
 use super::TRANSFORM;
-use super::form::{F2, F43, FAR, Form, N2, NEAR, six_points};
+use super::form::{FAR_SQUARE, F43, FAR, Form, NEAR_SQUARE, NEAR, six_points};
 use crate::device::cpu::{Cpu, Src};
 use crate::ops::conv2d::cpu::pass::Pass;
 
@@ -34,25 +34,25 @@ const FILTERS: usize = 11;
 const FILTER: [[[f64; LONG]; POINTS]; 2] = [
     six_points(),
     [
-        short(1.0 / (N2 * FAR), 0.0),
-        short(0.5 / (N2 * (NEAR - FAR)), NEAR),
-        short(-0.5 / (N2 * (NEAR + FAR)), -NEAR),
-        short(1.0 / (FAR * (F2 - N2)), FAR),
+        short(1.0 / (NEAR_SQUARE * FAR), 0.0),
+        short(0.5 / (NEAR_SQUARE * (NEAR - FAR)), NEAR),
+        short(-0.5 / (NEAR_SQUARE * (NEAR + FAR)), -NEAR),
+        short(1.0 / (FAR * (FAR_SQUARE - NEAR_SQUARE)), FAR),
         [0.; LONG],
         [0., 0., 1., 0.],
     ],
 ];
 /// B^T of F(3,3), likewise; that of F(3,4) is that of F(4,3).
 const SHORT_INPUT: [[f64; 5]; POINTS] = [
-    [N2 * FAR, -N2, -FAR, 1., 0.],
+    [NEAR_SQUARE * FAR, -NEAR_SQUARE, -FAR, 1., 0.],
     [0., -NEAR * FAR, NEAR - FAR, 1., 0.],
     [0., NEAR * FAR, -NEAR - FAR, 1., 0.],
-    [0., -N2, 0., 1., 0.],
+    [0., -NEAR_SQUARE, 0., 1., 0.],
     [0.; 5],
-    [0., N2 * FAR, -N2, -FAR, 1.],
+    [0., NEAR_SQUARE * FAR, -NEAR_SQUARE, -FAR, 1.],
 ];
 /// A^T of both.
-const OUTPUT: [[f64; POINTS]; RESULTS] = [[1., 1., 1., 1., 1., 0.], [0., NEAR, -NEAR, FAR, -FAR, 0.], [0., N2, N2, F2, F2, 1.]];
+const OUTPUT: [[f64; POINTS]; RESULTS] = [[1., 1., 1., 1., 1., 0.], [0., NEAR, -NEAR, FAR, -FAR, 0.], [0., NEAR_SQUARE, NEAR_SQUARE, FAR_SQUARE, FAR_SQUARE, 1.]];
 
 /// Row of G of F(3,3): three powers of a point, scaled.
 const fn short(scale: f64, point: f64) -> [f64; LONG] {

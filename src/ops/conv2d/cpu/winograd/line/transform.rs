@@ -6,7 +6,7 @@ use super::{ALONE, FILTER, FILTERS, LONG, PIXELS, POINTS, RESULTS, filters};
 use crate::device::cpu::simd::Vector;
 use crate::ops::activation::cpu::apply;
 use crate::ops::conv2d::cpu::winograd::filter::Doubles;
-use crate::ops::conv2d::cpu::winograd::form::{F2, F43, FAR, Form, N2, NEAR};
+use crate::ops::conv2d::cpu::winograd::form::{FAR_SQUARE, F43, FAR, Form, NEAR_SQUARE, NEAR};
 use crate::ops::conv2d::cpu::winograd::transform::{Edge, Ending, Plain, Read};
 use crate::ops::scale_shift::cpu::Coefficients;
 use crate::simd;
@@ -35,7 +35,7 @@ simd! {
             let y = [
                 V::load(p).add(near_even.add(far_even)),
                 far_odd.fma(V::splat(FAR as f32), near_odd.mul(V::splat(NEAR as f32))),
-                far_even.fma(V::splat(F2 as f32), near_even.fma(V::splat(N2 as f32), V::load(p.add(5 * plane)))),
+                far_even.fma(V::splat(FAR_SQUARE as f32), near_even.fma(V::splat(NEAR_SQUARE as f32), V::load(p.add(5 * plane)))),
             ];
             for i in 0..RESULTS {
                 if i < count {
@@ -50,7 +50,7 @@ simd! {
         for c in (0..channels).step_by(V::N) {
             let n = V::N.min(channels - c);
             let (first, second, third) = (V::take(from[0].add(c), n), V::take(from[1].add(c), n), V::take(from[2].add(c), n));
-            let (near, far) = (third.fma(V::splat(N2 as f32), first), third.fma(V::splat(F2 as f32), first));
+            let (near, far) = (third.fma(V::splat(NEAR_SQUARE as f32), first), third.fma(V::splat(FAR_SQUARE as f32), first));
             let z = [
                 first,
                 second.fma(V::splat(NEAR as f32), near),
@@ -164,7 +164,7 @@ unsafe fn short_input<V: Vector>(d: [V; 5]) -> [V; 5] {
     // SAFETY: the caller's promise.
     unsafe {
         let (near, less_near) = (V::splat(NEAR as f32), V::splat(-NEAR as f32));
-        let (less_square, less_far) = (V::splat(-N2 as f32), V::splat(-FAR as f32));
+        let (less_square, less_far) = (V::splat(-NEAR_SQUARE as f32), V::splat(-FAR as f32));
         let far = d[1].fma(less_square, d[3]);
         let (even, odd) = (d[2].fma(less_far, d[3]), d[1].fma(less_far, d[2]));
         [
