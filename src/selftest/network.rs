@@ -54,12 +54,12 @@ pub fn check<D: Backend, E: Backend>(device: D, right: E, precision: Precision) 
         Ok(found) => found,
         Err(error) => return Err(error.at("the self-test's network")),
     };
-    let budget = budget(precision);
+    let [most, typical] = [4.0, 1.0].map(|deviations| budget(precision, deviations));
     // Against the largest loss, as in the op table against the largest result: it falls to a fifth, and its error does not.
     let largest = expected.losses.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
     let off = |(e, f): (&f64, &f64)| if f.is_finite() { (e - f).abs() / largest } else { f64::INFINITY };
     let losses = expected.losses.iter().zip(&found.losses).map(off).fold(0.0, f64::max);
-    let mut rows = vec![row("losses", losses / budget, None), row("weights", distance(&expected.weights, &found.weights) / budget, None)];
+    let mut rows = vec![row("losses", losses / most, None), row("weights", distance(&expected.weights, &found.weights) / typical, None)];
     let (again, device) = train(device, precision, true)?;
     let same = again.losses == found.losses && again.weights == found.weights;
     rows.push(row("replayed", 0.0, (!same).then(|| "a replayed step has other bits than its rows one by one".into())));
@@ -67,8 +67,9 @@ pub fn check<D: Backend, E: Backend>(device: D, right: E, precision: Precision) 
 }
 
 /// Rounding errors of one layer (as the op table has them, for its longest sum) through the depth of the network and back, as a
-/// random walk, for each of the steps; under a policy that rounds operands, that rounding too.
-fn budget(precision: Precision) -> f64 {
+/// random walk, for each of the steps; under a policy that rounds operands, that rounding too. The largest of some differences is held to
+/// four standard deviations of a sum, as in the op table, a root mean square to one.
+fn budget(precision: Precision, deviations: f64) -> f64 {
     let longest = IMAGES.iter().product::<usize>() as f64;
     let layers = 2.0 * 20.0;
     let operands = match precision {
@@ -76,7 +77,7 @@ fn budget(precision: Precision) -> f64 {
         Precision::Tf32 => 2f64.powi(-11),
         Precision::Bf16 => DType::Bf16.roundoff(),
     };
-    (DType::F32.roundoff() * (8.0 + 4.0 * longest.sqrt()) + operands) * f64::sqrt(layers * STEPS as f64)
+    (DType::F32.roundoff() * (8.0 + deviations * longest.sqrt()) + operands) * f64::sqrt(layers * STEPS as f64)
 }
 
 /// The root mean square of the differences against that of the numbers; infinite where something is not finite.
@@ -272,8 +273,8 @@ mod tests {
     fn the_cpu_trains_the_network_as_the_specification_does() {
         let (_, rows) = check(Cpu::with(Isa::best(), 2), Naive, Precision::F32).unwrap();
         assert!(rows.iter().all(Row::passed), "{rows:#?}");
-        // The budget is not so wide that it says nothing: errors take a two-thousandth of it.
-        assert!(rows[1].share > 2e-4, "{rows:#?}");
+        // The budget is not so wide that it says nothing: errors lie within a factor of a few hundred of it.
+        assert!(rows[1].share > 1e-3, "{rows:#?}");
     }
 
     #[test]
